@@ -80,6 +80,8 @@ fn to_api(rules: &stored::Rules) -> Tagged<ProfileRules> {
 }
 
 /// Replaces the whole list. It takes effect at once on every host whose profiles differ by it.
+///
+/// A list that changes how a device is rented also needs the scope `devices`.
 #[utoipa::path(put, path = "/profile-rules", operation_id = "put_profile_rules", tag = "monitoring",
     security(("token" = ["monitoring:operator"])), request_body = NewProfileRules,
     params(("If-Match" = Option<String>, Header, description = "the ETag that the change is meant for"),

@@ -1,7 +1,7 @@
 //! Profiles: named sets of services. The built-in ones are read-only. Before the response to a
 //! change of another one, the services of every affected host are adjusted in slices.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Json;
 use axum::extract::State;
@@ -208,7 +208,7 @@ async fn put(
         // So do the settings of a device.
         who.must_reach(Area::Devices)?;
     }
-    has_gate_services(&is, &profile)?;
+    gates_have_services(&was, &is, &name)?;
     let members = write.resettle(&was, &is, Some(&name)).await?;
     let settings = json!({ "extends": profile.extends, "services": stored::services_json(&profile.services),
         "rental": rentals::terms_to_api(&profile.rental) });
@@ -256,18 +256,37 @@ fn parsed(name: &str, body: ProfileSettings) -> Result<engine::Profile, Problem>
 }
 
 /// # Errors
-/// Returns 422 when the gate, also one that is inherited, names a service that the profile does not have, or has switched
-/// off: its devices would never be handed over.
-fn has_gate_services(catalogue: &Catalogue, profile: &engine::Profile) -> Result<(), Problem> {
-    let gate = catalogue.rental(&[&profile.name]).gate.flatten();
-    let services = catalogue.services(&[&profile.name]);
-    let checked = services.iter().filter(|service| service.check.is_some() && !service.disabled);
-    let known: Vec<&str> = checked.map(|service| service.service.as_str()).collect();
-    let mut named = gate.iter().filter_map(|gate| gate.services.as_ref()).flatten();
-    let Some(unknown) = named.find(|name| !known.contains(&name.as_str())) else { return Ok(()) };
-    let shown: String = unknown.chars().take(80).collect();
-    let detail = format!("the profile has no service {shown:?}, only {}", known.join(", "));
-    Err(Problem::invalid("rental.gate", detail))
+/// Returns 422 when the gate of the changed profile, or of one that extends it, names a service that this profile does not
+/// have, or has switched off: its devices would never be handed over. What another profile lacked before is no obstacle.
+fn gates_have_services(was: &Catalogue, is: &Catalogue, changed: &str) -> Result<(), Problem> {
+    for profile in is.profiles().map(|p| p.name.as_str()).filter(|name| is.descends(name, changed)) {
+        let known = if profile == changed { BTreeSet::new() } else { lacked_by_gate(was, profile) };
+        let Some(lacked) = lacked_by_gate(is, profile).into_iter().find(|name| !known.contains(name)) else {
+            continue;
+        };
+        let has_other_gate = was.rental(&[profile]).gate != is.rental(&[profile]).gate;
+        let field = if profile == changed || has_other_gate { "rental.gate" } else { "services" };
+        let shown: String = lacked.chars().take(80).collect();
+        let services = checked_by(is, profile).into_iter().collect::<Vec<_>>().join(", ");
+        let detail =
+            format!("the gate of {profile} names the service {shown:?}, and {profile} has only {services}");
+        return Err(Problem::invalid(field, detail));
+    }
+    Ok(())
+}
+
+/// Returns the services that the gate of a profile names, inherited or not, and the profile does not have.
+fn lacked_by_gate(catalogue: &Catalogue, profile: &str) -> BTreeSet<String> {
+    let gate = catalogue.rental(&[profile]).gate.flatten();
+    let named = gate.and_then(|gate| gate.services).unwrap_or_default();
+    named.difference(&checked_by(catalogue, profile)).cloned().collect()
+}
+
+/// Returns the services of a profile that are checked.
+fn checked_by(catalogue: &Catalogue, profile: &str) -> BTreeSet<String> {
+    let services = catalogue.services(&[profile]).into_iter();
+    let checked = services.filter(|service| service.check.is_some() && !service.disabled);
+    checked.map(|service| service.service).collect()
 }
 
 fn extends(names: &[String]) -> Result<(), String> {

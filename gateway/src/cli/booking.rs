@@ -13,10 +13,11 @@ use super::host_args::{labels, pair};
 use super::rental::{clock, window};
 use super::rental_contacts;
 use super::rental_limits::RentalLimits;
+use super::rental_maintenance;
 use super::size;
 use super::table::{self, Column};
 use super::token::span;
-use crate::api::rentals::{Booking, BookingPlan, RentalContact};
+use crate::api::rentals::{Booking, BookingPlan, RentalContact, RentalMaintenance};
 use crate::cli::out;
 
 #[derive(Subcommand)]
@@ -106,6 +107,10 @@ pub(crate) struct AddArgs {
     contact: Vec<RentalContact>,
     #[command(flatten)]
     limits: RentalLimits,
+    /// Maintenance of the device within the window, as FROM/UNTIL or
+    /// FROM/UNTIL=COMMENT; repeat it for more
+    #[arg(long, value_name = "TIMES", value_parser = rental_maintenance::parse)]
+    maintenance: Vec<RentalMaintenance>,
     /// Your own name for the booking, such as an order number; unique
     #[arg(long = "ref", value_name = "REF")]
     external_ref: Option<String>,
@@ -239,6 +244,7 @@ async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
         item["cut_at_allowance"] = json!(args.cut_at_allowance.then_some(true));
         item["contacts"] = json!(args.contact);
         item["thresholds"] = json!(args.limits.given());
+        item["maintenance"] = json!(args.maintenance);
     }
     let mut body = present(json!({
         "customer": args.customer, "external_ref": args.external_ref, "time_zone": args.zone,

@@ -41,6 +41,7 @@ mod rental_contacts;
 mod rental_device;
 mod rental_events;
 mod rental_limits;
+mod rental_maintenance;
 mod rental_report;
 mod rental_ssh;
 mod renter;

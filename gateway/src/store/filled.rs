@@ -181,6 +181,10 @@ const FILLED: &[Rows] = &[
         "insert into series (id, host, service, label, uom, last_at) values (1, 1, 'ping', 'rtt', 's', 2);
          insert into redo (id, generation, data) values (1, 1, x'0100000000');",
     ),
+    (
+        73,
+        r#"update rentals set maintenance = '[{"from":2000,"until":3000,"comment":"new disk"}]' where id = 114;"#,
+    ),
 ];
 
 const INIT: &str = r#"

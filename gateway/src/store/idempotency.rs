@@ -1,9 +1,13 @@
 //! Stored responses for repeated API calls. The API keeps secrets out of them.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fleetgate_engine::time::Wall;
 use sqlx::SqliteConnection;
+use sqlx::types::Json;
+
+use crate::ids::Kind;
 
 /// The time that a call can be repeated. Clients retry for minutes, and a day outlasts an outage.
 pub const KEPT: Duration = Duration::from_secs(24 * 3_600);
@@ -25,7 +29,7 @@ pub struct Call<'a> {
 pub struct Before {
     pub request: [u8; 32],
     /// `None` if the call took effect and the gateway stopped before it stored the response, or the response was deleted
-    /// since.
+    /// since, or its customer was erased before it was stored.
     pub answer: Option<Answer>,
 }
 
@@ -72,7 +76,8 @@ pub async fn begin(tx: &mut SqliteConnection, call: Call<'_>, now: Wall) -> sqlx
     Ok(())
 }
 
-/// Stores the response to the call.
+/// Stores the response to the call. One about a customer who was erased meanwhile is not kept, and its key stays, as with
+/// [`forget_answers`].
 ///
 /// # Errors
 /// Fails when the database cannot be written.
@@ -82,6 +87,8 @@ pub async fn answered(
     answer: &Answer,
     now: Wall,
 ) -> sqlx::Result<()> {
+    let forgotten = Answer { status: NO_ANSWER, etag: None, body: String::new() };
+    let answer = if names_erased(&mut *tx, &answer.body).await? { &forgotten } else { answer };
     sqlx::query(
         "insert into idempotency (principal, key, request_hash, status, etag, body, created_at)
          values ($1, $2, $3, $4, $5, $6, $7)
@@ -98,6 +105,23 @@ pub async fn answered(
     .execute(tx)
     .await?;
     Ok(())
+}
+
+/// Whether a response names a customer who was erased.
+async fn names_erased(conn: &mut SqliteConnection, body: &str) -> sqlx::Result<bool> {
+    let customers = customers_in(body);
+    if customers.is_empty() {
+        return Ok(false);
+    }
+    let sql = "select exists (select 1 from customers
+                              where id in (select value from json_each($1)) and erased_at is not null)";
+    sqlx::query_scalar(sql).bind(Json(customers)).fetch_one(conn).await
+}
+
+/// Returns the ids of customers that stand in a response, as a whole text of its JSON or within one.
+fn customers_in(body: &str) -> BTreeSet<i64> {
+    let words = body.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter_map(|word| Kind::Customer.parse(word).ok()).map(|id| id.as_i64()).collect()
 }
 
 /// Deletes the stored responses that contain a text. Their keys stay, so that none of these calls takes effect again: a
@@ -125,7 +149,10 @@ pub async fn prune(tx: &mut SqliteConnection, before: Wall) -> sqlx::Result<u64>
 
 #[cfg(test)]
 mod tests {
+    use fleetgate_engine::id::Id;
+
     use super::*;
+    use crate::store::rentals::customers;
     use crate::store::{Store, fixture};
 
     async fn plan(store: &Store, sql: &'static str) -> String {
@@ -170,6 +197,50 @@ mod tests {
         assert_eq!(gone, Some(Before { request: [7; 32], answer: None }));
         let other = find(&mut tx, "user:a", "b").await.unwrap().expect("the call is known");
         assert!(other.answer.is_some_and(|answer| answer.etag.is_some() && answer.body.contains("c_2")));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_comes_after_the_erasure_of_its_customer_is_not_kept() {
+        let (store, _dir) = fixture::store().await;
+        fixture::run(&store, "insert into customers (id, created_at) values (1, 0), (2, 0)", &[]).await;
+        let [gone, other] = [1, 2].map(|id| Kind::Customer.text(Id::from_i64(id)));
+        let body = |customer: &str| format!("{{\"customer\":\"{customer}\",\"external_ref\":\"zora\"}}");
+        let call = |key| Call { principal: "user:a", key, request: [7; 32] };
+        let mut tx = store.begin().await.unwrap();
+        for key in ["gone", "other"] {
+            begin(&mut tx, call(key), Wall::from_millis(1)).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        let mut tx = store.begin().await.unwrap();
+        customers::erase(&mut tx, Id::from_i64(1), Wall::from_millis(2)).await.unwrap();
+        tx.commit().await.unwrap();
+        let mut tx = store.begin().await.unwrap();
+        for (key, customer) in [("gone", &gone), ("other", &other), ("late", &gone)] {
+            let answer = Answer { status: 201, etag: Some("\"1\"".to_owned()), body: body(customer) };
+            answered(&mut tx, call(key), &answer, Wall::from_millis(3)).await.unwrap();
+        }
+        for key in ["gone", "late"] {
+            let known = find(&mut tx, "user:a", key).await.unwrap();
+            assert_eq!(known, Some(Before { request: [7; 32], answer: None }), "{key}");
+        }
+        let known = find(&mut tx, "user:a", "other").await.unwrap().and_then(|before| before.answer);
+        assert_eq!(known.map(|answer| answer.body), Some(body(&other)));
+        tx.commit().await.unwrap();
+        let left =
+            fixture::texts(&store, "select coalesce(etag, '') || body from idempotency where key <> 'other'");
+        assert_eq!(left.await, ["", ""]);
+    }
+
+    #[test]
+    fn the_customers_of_an_answer_are_found_where_they_stand() {
+        let ids = [1, 1 << 60].map(Id::from_i64);
+        let [one, other] = ids.map(|id| Kind::Customer.text(id));
+        let body = format!(
+            "{{\"customer\":\"{one}\",\"note\":\"of {other}, k_ and xk_1\",\"id\":\"b_{}\"}}",
+            ids[0]
+        );
+        assert_eq!(customers_in(&body), BTreeSet::from(ids.map(Id::as_i64)));
+        assert!(customers_in("").is_empty());
     }
 
     #[tokio::test]

@@ -387,6 +387,7 @@ const MAIN: &[Step] = &[
     step(70, "usual_gates", include_str!("../../../migrations/sqlite/0070_usual_gates.sql")),
     step(71, "rooted", include_str!("../../../migrations/sqlite/0071_rooted.sql")),
     step(72, "series_and_redo", include_str!("../../../migrations/sqlite/0072_series_and_redo.sql")),
+    step(73, "rental_maintenance", include_str!("../../../migrations/sqlite/0073_rental_maintenance.sql")),
 ];
 /// The first schema had a row for each sample. Its file is not migrated but converted; see `history/convert.rs`.
 const HISTORY: [Step; 1] = [step(2, "blocks", include_str!("../../../migrations/history/0002_blocks.sql"))];

@@ -5,6 +5,7 @@ vi.hoisted(() => void (process.env.TZ = 'Europe/Vienna'));
 import { inWords } from '../src/api/client';
 import type { Customer, Rental } from '../src/api/types';
 import { contactsFrom, contactWords, customerChanges, customerChoice, customerMatches, customerName, customerOf } from '../src/lib/customer';
+import { maintenanceWords } from '../src/lib/maintenance';
 import { accessChanges, blockTimes, callsOf, conflictWords, endOf, forwardedWords, freeWords, gateWords, occupiedUntil, ofDevice, queryOf, reasonBeside, reasonOf, rentalContacts, stateOf, viewOf, wholeFree } from '../src/lib/rental';
 
 const at = (time: string): number => Date.parse(`2026-12-10T${time}Z`);
@@ -15,6 +16,14 @@ const rental = (of: Partial<Rental> = {}): Rental => ({
   created_at: '2026-12-01T00:00:00Z', version: 1, ...of,
 });
 const customer = (id: string, of: Partial<Customer>): Customer => ({ id, name: '', contacts: [], created_at: '2026-12-01T00:00:00Z', version: 1, ...of });
+
+describe('the maintenance of a rental', () => {
+  it('has its times in the zone of the reader, and the comment', () => {
+    const times = { from: '2026-12-10T12:00:00Z', until: '2026-12-10T13:00:00Z' };
+    expect(maintenanceWords(times)).toMatch(/(01|13):00.* to .*(02|14):00/);
+    expect(maintenanceWords({ ...times, comment: 'new lens' })).toMatch(/(02|14):00.*: new lens$/);
+  });
+});
 
 describe('the allowance of a rental', () => {
   const words = (forwarded_bytes: number, cut_at_allowance = false, allowance_bytes: number | null = 10_000_000_000) =>

@@ -7,7 +7,8 @@
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 
-use super::policy::Grant;
+use super::grant::Grant;
+use super::window::Window;
 use crate::id::GrantId;
 use crate::messages::GrantSpec;
 
@@ -28,11 +29,13 @@ impl Ended {
         self.grants.push_back(grant);
     }
 
-    /// Returns whether a grant that is sent again has ended before. Its new text is kept.
-    pub fn renew(&mut self, spec: &GrantSpec) -> bool {
+    /// Returns whether a grant that is sent again has ended before. Its new text is kept, with the begins of its blocks,
+    /// which follow from those that were known.
+    pub fn renew(&mut self, spec: &GrantSpec, begins: impl FnOnce(&[Window]) -> Vec<Window>) -> bool {
         let same = |grant: &&mut Grant| grant.spec.id == spec.id && grant.spec.until == spec.until;
         let Some(grant) = self.grants.iter_mut().find(same) else { return false };
         grant.window.from = spec.from;
+        grant.begins = begins(&grant.begins);
         grant.spec = spec.clone();
         true
     }

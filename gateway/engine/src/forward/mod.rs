@@ -17,6 +17,7 @@ mod explain;
 mod flows;
 mod fragments;
 mod gate;
+mod grant;
 mod grant_index;
 mod headers;
 mod icmp_errors;

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 use super::ended::Ended;
 use super::gate::{self, BlockBegins};
+use super::grant::Grant;
 use super::grant_index::GrantIndex;
 use super::headers::{Bits, address, bits};
 use super::lists::List;
@@ -69,38 +70,6 @@ pub enum Denial {
     NoGrant,
     /// This grant covers the request, but not now.
     Shut(GrantId, Shut),
-}
-
-pub struct Grant {
-    pub spec: GrantSpec,
-    pub window: Window,
-    /// The device that was handed over during this run, and when.
-    pub handed_over: Option<(HostId, Wall)>,
-}
-
-impl Grant {
-    /// Returns the time around `now` in which it permits something to this device.
-    fn open(&self, trust: &Trust, device: HostId, now: Now) -> Result<Span, Shut> {
-        let window = trust.open(&self.window, now);
-        let known = self.handed_over.filter(|(handed_over, _)| *handed_over == device).map(|(_, at)| at);
-        // A block that had begun goes on while the clock is doubted.
-        let was_blocked =
-            trust.before_doubt(now.mono).is_some_and(|at| gate::is_blocked(&self.spec.gate, at));
-        let gate =
-            if was_blocked { Err(Shut::Blocked) } else { gate::pass(&self.spec.gate, known, now.wall) };
-        let is_stored = self.spec.gate.handed_over_at.is_some();
-        match (window, gate) {
-            // The clock was set back over the handover. The flows wait, as those of other grants do.
-            (Err(Shut::Doubted), Err(Shut::Delayed)) if is_stored => Err(Shut::Doubted),
-            (Err(shut @ (Shut::Over | Shut::NotYet)), _) | (_, Err(shut)) | (Err(shut), Ok(_)) => Err(shut),
-            (Ok(window), Ok(gate)) => Ok(window.and(gate)),
-        }
-    }
-
-    /// Forgets a handover by a clock that was ahead: it is to come again. Returns whether it did.
-    fn mind_step(&mut self, now: Wall) -> bool {
-        self.handed_over.take_if(|(_, at)| now < *at).is_some()
-    }
 }
 
 /// Grants by their ends. The first one stands beside the others: each turn of the engine asks for it, and the way down
@@ -318,13 +287,10 @@ impl Policy {
         if !self.trust.step(step, now) {
             return affected;
         }
-        for grant in self.grants.values_mut() {
-            grant.window.provisional = true;
-        }
+        self.grants.values_mut().for_each(Grant::be_provisional);
         // What the clock before ended may be open by the one that is believed at last.
-        for grant in self.ended.take() {
-            let window = Window { provisional: true, ..grant.window };
-            let mut grant = Grant { window, ..grant };
+        for mut grant in self.ended.take() {
+            grant.be_provisional();
             grant.mind_step(now.wall);
             self.add_grant(grant, now);
         }
@@ -336,7 +302,7 @@ impl Policy {
         if self.grants.get(&id).is_some_and(|before| before.spec == spec) {
             return None;
         }
-        if self.ended.renew(&spec) {
+        if self.ended.renew(&spec, |known| gate::begins(&self.trust, &spec.gate, known, now)) {
             return None;
         }
         let fresh = self.trust.load(spec.from, spec.until, now);
@@ -344,14 +310,16 @@ impl Policy {
         // The store may not have a handover yet.
         let known = self.grants.get(&id).or_else(|| self.ended.get(id));
         let handed_over = known.and_then(|grant| grant.handed_over);
+        let begins = known.map(|grant| grant.begins.as_slice()).unwrap_or_default();
+        let begins = gate::begins(&self.trust, &spec.gate, begins, now);
         // An end that stays where it was keeps its place on the boot-time clock, whatever the wall
-        // clock shows now.
+        // clock shows now. So does the begin of a block.
         let window = match before.filter(|before| before.until == spec.until) {
             Some(before) => Window { from: spec.from, ..before },
             None => fresh,
         };
         self.withdraw(id);
-        self.add_grant(Grant { spec, window, handed_over }, now);
+        self.add_grant(Grant { spec, window, begins, handed_over }, now);
         Some(vec![List::Grant(id)])
     }
 
@@ -365,7 +333,7 @@ impl Policy {
     fn add_grant(&mut self, grant: Grant, now: Now) {
         let id = grant.spec.id;
         self.index.add(&grant.spec);
-        self.blocks.add(id, &grant.spec.gate);
+        self.blocks.add(id, &grant.begins);
         self.grants.insert(id, grant);
         self.file_end(id, now);
     }
@@ -379,7 +347,7 @@ impl Policy {
         self.unfile_end(id);
         let grant = self.grants.remove(&id)?;
         self.index.remove(&grant.spec);
-        self.blocks.remove(id, &grant.spec.gate);
+        self.blocks.remove(id, &grant.begins);
         Some(grant)
     }
 
@@ -453,14 +421,17 @@ impl Policy {
         let ids: Vec<GrantId> = self.grants.keys().copied().collect();
         for id in ids {
             if let Some(grant) = self.grants.get_mut(&id) {
-                grant.window = self.trust.load(grant.spec.from, grant.spec.until, now);
+                self.blocks.remove(id, &grant.begins);
+                grant.load(&self.trust, now);
+                self.blocks.add(id, &grant.begins);
             }
             self.file_end(id, now);
         }
+        self.blocks.rewind();
         // What ended by the clock of before may be open by this one.
-        for grant in self.ended.take() {
-            let window = self.trust.load(grant.spec.from, grant.spec.until, now);
-            self.add_grant(Grant { window, ..grant }, now);
+        for mut grant in self.ended.take() {
+            grant.load(&self.trust, now);
+            self.add_grant(grant, now);
         }
     }
 
@@ -480,7 +451,7 @@ impl Policy {
 
     /// Returns the next grant whose device is blocked from now on.
     pub fn take_blocked(&mut self, now: Now) -> Option<GrantId> {
-        self.blocks.take(now.wall)
+        self.blocks.take(now)
     }
 
     /// Ends the doubt about a stepped clock when its time has come. Returns whether it did: then
@@ -491,20 +462,22 @@ impl Policy {
         let passed = self.waits && self.trust.is_believed(now);
         if ended || passed {
             self.generation += 1;
-            self.believe(|grant| ended || grant.window.provisional, now);
+            self.believe(ended, now);
         }
         ended || passed
     }
 
-    /// Computes the ends by the clock that is believed now. A gateway that started with its clock
-    /// behind has computed them far too late.
-    fn believe(&mut self, which: impl Fn(&Grant) -> bool, now: Now) {
-        let open = self.grants.values().filter(|grant| grant.window.until.is_some() && which(grant));
+    /// Computes the ends, and the begins of blocks, by the clock that is believed now. A gateway that started with its
+    /// clock behind has computed them far too late. `all`: also those that are not provisional.
+    fn believe(&mut self, all: bool, now: Now) {
+        let open = self.grants.values().filter(|grant| grant.may_move(all));
         let open: Vec<GrantId> = open.map(|grant| grant.spec.id).collect();
         for id in open {
             self.unfile_end(id);
             if let Some(grant) = self.grants.get_mut(&id) {
-                grant.window = self.trust.believe(grant.window, now);
+                self.blocks.remove(id, &grant.begins);
+                grant.believe(&self.trust, all, now);
+                self.blocks.add(id, &grant.begins);
             }
             self.file_end(id, now);
         }
@@ -518,8 +491,7 @@ impl Policy {
         let by_wall = self.untils.first.map(|(at, _)| now.mono + at.since(now.wall));
         let soonest = [by_boot, by_wall].into_iter().flatten().min();
         let end = self.trust.doubted_until().or(soonest);
-        let block = self.blocks.next().map(|at| now.mono + at.since(now.wall));
-        [end, block].into_iter().flatten().min()
+        [end, self.blocks.next(now)].into_iter().flatten().min()
     }
 }
 

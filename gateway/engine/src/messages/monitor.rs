@@ -505,7 +505,7 @@ pub enum EventKind {
     FlappingEnded,
     DowntimeStarted(DowntimeOccurrence),
     DowntimeEnded(DowntimeOccurrence),
-    /// The device is prepared for a rental, or on its way: no notifications.
+    /// The device is prepared for a rental, on its way, or in the planned maintenance of its rental: no notifications.
     RentalQuietStarted,
     RentalQuietEnded,
     /// With the reason.

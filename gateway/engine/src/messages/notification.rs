@@ -156,7 +156,7 @@ pub enum SuppressReason {
     /// A parent, the gateway's own uplink or a common failure may be the cause; this is being
     /// checked.
     ParentInDoubt,
-    /// Its device is prepared for a rental, or on its way to or from a customer.
+    /// Its device is prepared for a rental, on its way to or from a customer, or in the maintenance of its rental.
     Rental,
     Downtime,
     Acknowledged,
@@ -214,7 +214,9 @@ impl SuppressReason {
             SuppressReason::ParentInDoubt => {
                 "its parents, its neighbours and the gateway's own uplink are being checked first"
             }
-            SuppressReason::Rental => "its device is in preparation for a rental, or on its way",
+            SuppressReason::Rental => {
+                "its device is in preparation for a rental, on its way, or in the maintenance of its rental"
+            }
             SuppressReason::Downtime => "it is in a downtime",
             SuppressReason::Acknowledged => "the problem is acknowledged",
             SuppressReason::Flapping => "it is flapping",
@@ -243,7 +245,7 @@ pub struct NotificationState {
     pub told_flapping: bool,
     /// Whether a downtime of its own or of its host is in effect, or its device is quiet for a rental.
     pub in_downtime: bool,
-    /// Whether its device is prepared for a rental, or on its way.
+    /// Whether its device is prepared for a rental, on its way, or in the maintenance of its rental.
     pub is_quiet: bool,
     /// The downtime in effect that names the checkable itself.
     pub own_downtime: Option<DowntimeOccurrence>,

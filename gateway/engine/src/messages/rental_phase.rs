@@ -8,7 +8,7 @@ use crate::id::HostId;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RentalPhase {
     pub device: HostId,
-    /// It is prepared for a rental, or on its way: in maintenance, without notifications.
+    /// It is prepared for a rental, on its way, or in the planned maintenance of its rental: without notifications.
     pub is_quiet: bool,
     /// The state of its service `rental`, in one line. `None`: no rental concerns it, or has left something on it.
     pub service: Option<(Status, String)>,

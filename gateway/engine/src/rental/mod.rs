@@ -9,6 +9,7 @@ pub mod device_access;
 pub mod events;
 pub mod handover;
 pub mod life;
+pub mod maintenance;
 pub mod notices;
 pub mod occupancy;
 pub mod phase;

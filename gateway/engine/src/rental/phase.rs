@@ -6,6 +6,7 @@ use std::time::Duration;
 use fleetgate_probes::sample::Status;
 
 use super::life::{Life, State};
+use super::maintenance::{self, Maintenance};
 use super::transitions;
 use crate::id::{HostId, RentalId};
 use crate::messages::RentalPhase;
@@ -23,6 +24,14 @@ const FAILURE_SHOWN: Duration = Duration::from_secs(3_600);
 /// How long a rental that was a problem concerns its device after it is over. A service that went at once would take its
 /// problem along, and no recovery would be notified.
 pub const SHOWN_AFTER: Duration = Duration::from_secs(2 * 3_600);
+
+/// A rental of a device, as far as it concerns the monitoring.
+#[derive(Clone, Debug)]
+pub struct DeviceRental {
+    pub rental: RentalId,
+    pub life: Life,
+    pub maintenance: Vec<Maintenance>,
+}
 
 /// What a rental that is over has left on its device, because a call to remove it has failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,12 +55,11 @@ struct Part {
 
 /// Returns what the rentals of a device mean for its monitoring now. Its service has the worst of their states: of equal
 /// ones that of the rental that is not over and begins first.
-pub fn phase(device: HostId, rentals: &[(RentalId, Life)], now: Wall) -> RentalPhase {
+pub fn phase(device: HostId, rentals: &[DeviceRental], now: Wall) -> RentalPhase {
     let is_over = |life: &Life| !life.state(now).is_open();
-    let mut ordered: Vec<&(RentalId, Life)> = rentals.iter().collect();
-    ordered.sort_by_key(|(rental, life)| (is_over(life), life.window.from(), *rental));
-    let parts: Vec<Part> =
-        ordered.into_iter().filter_map(|(rental, life)| part(*rental, life, now)).collect();
+    let mut ordered: Vec<&DeviceRental> = rentals.iter().collect();
+    ordered.sort_by_key(|of| (is_over(&of.life), of.life.window.from(), of.rental));
+    let parts: Vec<Part> = ordered.into_iter().filter_map(|of| part(of, now)).collect();
     let is_quiet = parts.iter().any(|part| part.is_quiet);
     // Of equal keys the first counts.
     let worst = parts.into_iter().min_by_key(|part| std::cmp::Reverse(part.status));
@@ -78,15 +86,16 @@ pub fn with_swapped(phase: RentalPhase, rental: RentalId) -> RentalPhase {
 }
 
 /// Returns when time alone may change it.
-pub fn changes_at(rentals: &[(RentalId, Life)], now: Wall) -> Option<Wall> {
-    let next = |life: &Life| {
+pub fn changes_at(rentals: &[DeviceRental], now: Wall) -> Option<Wall> {
+    let next = |DeviceRental { life, maintenance, .. }: &DeviceRental| {
         let announced = Some(life.window.from() + HANDOVER_TAKES);
         let over = trouble_over(life, now);
         let later = [announced, over.map(|at| at + FAILURE_SHOWN), over.map(|at| at + SHOWN_AFTER)];
         let later = later.into_iter().flatten().filter(|at| *at > now);
+        let later = later.chain(maintenance::changes_at(maintenance, now));
         later.chain(transitions::next(life, (now, life.state(now)))).min()
     };
-    rentals.iter().filter_map(|(_, life)| next(life)).min()
+    rentals.iter().filter_map(next).min()
 }
 
 /// Whether a rental that is over concerns its device all the same, because it was a problem.
@@ -108,10 +117,11 @@ fn trouble_over(life: &Life, now: Wall) -> Option<Wall> {
 }
 
 /// `None`: the rental does not concern the device any more.
-fn part(rental: RentalId, life: &Life, now: Wall) -> Option<Part> {
+fn part(DeviceRental { rental, life, maintenance }: &DeviceRental, now: Wall) -> Option<Part> {
     let (from, until) = (time(life.window.from()), time(life.window.until()));
     let state = life.state(now);
-    let is_quiet = state == State::Preparing || life.is_in_transit(now);
+    let planned = maintenance::until(life, maintenance, now);
+    let is_quiet = state == State::Preparing || life.is_in_transit(now) || planned.is_some();
     let (status, what) = match state {
         State::Held => (Status::Ok, format!("is held from {from} until {until}")),
         State::Booked => (Status::Ok, format!("is booked from {from} until {until}")),
@@ -124,7 +134,10 @@ fn part(rental: RentalId, life: &Life, now: Wall) -> Option<Part> {
         State::Delayed => {
             (Status::Warning, format!("is delayed since {from}: the device is not handed over"))
         }
-        State::Active => (Status::Ok, format!("has the device until {until}")),
+        State::Active => match planned.map(time) {
+            Some(end) => (Status::Ok, format!("is in maintenance until {end}: no notifications until then")),
+            None => (Status::Ok, format!("has the device until {until}")),
+        },
         State::Returning => (Status::Ok, "has ended, and its device is on the way back".to_owned()),
         State::Overdue => {
             let end = time(life.ends_at());
@@ -175,9 +188,30 @@ mod tests {
         }
     }
 
+    fn of_device(rentals: &[(RentalId, Life)]) -> Vec<DeviceRental> {
+        let of = |(rental, life): &(RentalId, Life)| DeviceRental {
+            rental: *rental,
+            life: *life,
+            maintenance: Vec::new(),
+        };
+        rentals.iter().map(of).collect()
+    }
+
+    fn planned(rentals: &[(RentalId, Life)], windows: &[(i64, i64)]) -> Vec<DeviceRental> {
+        let maintenance = |(from, until): &(i64, i64)| Maintenance {
+            window: Window::new(at(*from), at(*until)).unwrap(),
+            comment: String::new(),
+        };
+        let maintenance: Vec<Maintenance> = windows.iter().map(maintenance).collect();
+        of_device(rentals)
+            .into_iter()
+            .map(|of| DeviceRental { maintenance: maintenance.clone(), ..of })
+            .collect()
+    }
+
     /// Whether it is quiet, the state of its service, and the first words about the rental.
     fn seen(rentals: &[(RentalId, Life)], second: i64) -> (bool, Option<Status>, String) {
-        let phase = phase(DEVICE, rentals, at(second));
+        let phase = phase(DEVICE, &of_device(rentals), at(second));
         let words =
             phase.service.as_ref().map(|(_, text)| text.split(' ').take(3).collect::<Vec<_>>().join(" "));
         (phase.is_quiet, phase.service.map(|(status, _)| status), words.unwrap_or_default())
@@ -194,9 +228,25 @@ mod tests {
         assert_eq!(seen(&one, 100), (false, ok, words("has the")));
         assert_eq!(seen(&one, 204), (false, ok, words("has ended,")));
         assert_eq!(seen(&one, 205), (false, None, String::new()));
-        let text = phase(DEVICE, &one, at(90)).service.map(|(_, text)| text);
+        let text = phase(DEVICE, &of_device(&one), at(90)).service.map(|(_, text)| text);
         let expected = "is in preparation until 1970-01-01 00:01:40 UTC: no notifications until then";
         assert_eq!(text, Some(words(expected)));
+    }
+
+    #[test]
+    fn a_device_is_quiet_while_maintenance_is_planned_within_an_open_rental() {
+        let now = |life: Life, second| {
+            let phase = phase(DEVICE, &planned(&[(RENTAL, life)], &[(110, 120), (190, 250)]), at(second));
+            (phase.is_quiet, phase.service.map(|(_, text)| text).unwrap_or_default())
+        };
+        let seconds = [109, 110, 119, 120, 190, 199, 200];
+        let quiet = seconds.map(|second| now(life((100, 200)), second).0);
+        assert_eq!(quiet, [false, true, true, false, true, true, false], "it ends with the rental");
+        let text = now(life((100, 200)), 110).1;
+        let expected = "is in maintenance until 1970-01-01 00:02:00 UTC: no notifications until then";
+        assert_eq!(text, format!("l_{RENTAL} {expected}"));
+        let ended = Ending { at: at(105), reason: EndReason::Ended };
+        assert!(!now(Life { ending: Some(ended), ..life((100, 200)) }, 110).0);
     }
 
     #[test]
@@ -267,7 +317,7 @@ mod tests {
         let why = "no route".to_owned();
         let left = Leftover { rental: RENTAL, is_access: true, since: at(200), why };
         let of = |left: &Leftover, rentals: &[(RentalId, Life)], second| {
-            with_leftover(phase(DEVICE, rentals, at(second)), left, at(second)).service
+            with_leftover(phase(DEVICE, &of_device(rentals), at(second)), left, at(second)).service
         };
         let text = format!("the SSH access of l_{RENTAL} is not removed: no route");
         assert_eq!(of(&left, &[], 499), Some((Status::Ok, text.clone())));
@@ -287,8 +337,9 @@ mod tests {
         for of in [life((100, 200)), awaited, Life { handover: Handover::Done(at(150)), ..awaited }] {
             let rentals = [(RENTAL, of)];
             for second in (0..220).chain(3_790..3_810).chain(7_390..7_410) {
-                let is_other = phase(DEVICE, &rentals, at(second + 1)) != phase(DEVICE, &rentals, at(second));
-                let next = changes_at(&rentals, at(second));
+                let of = planned(&rentals, &[(110, 115), (150, 170), (160, 250)]);
+                let is_other = phase(DEVICE, &of, at(second + 1)) != phase(DEVICE, &of, at(second));
+                let next = changes_at(&of, at(second));
                 assert!(!is_other || next == Some(at(second + 1)), "{second}: {next:?}");
             }
         }

@@ -321,6 +321,8 @@ fn ends_in_time(usual: Duration, timing: &Timing) -> Result<(), String> {
 }
 
 /// Changes the settings of a host.
+///
+/// Labels or a profile that change how a device is rented also need the scope `devices`.
 #[utoipa::path(patch, path = "/hosts/{host}", operation_id = "change_host", tag = "monitoring",
     security(("token" = ["monitoring:operator"])), request_body = HostChange,
     params(("host" = String, Path, description = "id or name"),

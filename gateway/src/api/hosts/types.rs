@@ -81,7 +81,7 @@ pub struct HostState {
     pub asleep: bool,
     /// The problem is acknowledged.
     pub acknowledged: bool,
-    /// A downtime is in effect, or the device is prepared for a rental or on its way.
+    /// A downtime is in effect, or the device is prepared for a rental, on its way, or in the maintenance of its rental.
     pub in_downtime: bool,
     pub flapping: bool,
     /// Weighted changes among the last 21 results.

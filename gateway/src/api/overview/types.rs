@@ -90,7 +90,8 @@ pub struct Problem {
     pub state_type: String,
     /// It is acknowledged.
     pub acknowledged: bool,
-    /// Its own, or one of its host; also while the device is prepared for a rental or on its way.
+    /// Its own, or one of its host; also while the device is prepared for a rental, on its way, or in the
+    /// maintenance of its rental.
     pub in_downtime: bool,
     /// Acknowledged or in downtime. Handled problems are counted separately and listed last.
     #[serde(default)]

@@ -9,7 +9,7 @@ use serde_json::json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::types::{DeviceBlock, NewDeviceBlock};
+use super::device_types::{DeviceBlock, NewDeviceBlock};
 use super::{allocate, begin, gate_changed, has_room, parse};
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path, Query};

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse as _, Response};
 use fleetgate_engine::id::{Id, PeerId};
 use fleetgate_engine::rental::allowance::Level;
 use fleetgate_engine::rental::life::Life;
+use fleetgate_engine::rental::maintenance::Maintenance;
 use fleetgate_engine::time::Wall;
 use serde::Deserialize;
 use serde_json::json;
@@ -19,8 +20,8 @@ use utoipa_axum::routes;
 use super::allocate::{self, Choice, Selection, Wish};
 use super::types::{Booking, BookingChange, BookingPlan, NewBooking, NewBookingItem, PlannedRental};
 use super::{
-    access, allowance, begin_rental, contacts, has_room, keep, new_ids, other_devices, parse, thresholds,
-    to_api as rental_to_api,
+    access, allowance, begin_rental, contacts, has_room, keep, maintenance, new_ids, other_devices, parse,
+    thresholds, to_api as rental_to_api,
 };
 use crate::api::AppState;
 use crate::api::request::auth::Principal;
@@ -149,7 +150,7 @@ async fn reference_is_free(write: &mut ApiTx<'_>, external_ref: Option<&str>) ->
     }
 }
 
-/// What an item says of its renters, their traffic, who gets messages, and its thresholds. Access is chosen with the
+/// What an item says of its renters, their traffic, who gets messages, its thresholds and maintenance. Access is chosen with the
 /// device.
 #[derive(Debug)]
 struct Terms<Name> {
@@ -159,6 +160,7 @@ struct Terms<Name> {
     choice: DeviceChoice,
     contacts: Vec<Contact>,
     thresholds: Limits,
+    maintenance: Vec<Maintenance>,
 }
 
 /// Checks the renters of all items, and names the rentals.
@@ -180,6 +182,7 @@ async fn terms(
         choice: terms.choice.clone(),
         contacts: terms.contacts.clone(),
         thresholds: terms.thresholds.clone(),
+        maintenance: terms.maintenance.clone(),
     };
     Ok(names.into_iter().zip(wanted).map(named).collect())
 }
@@ -223,6 +226,7 @@ async fn rent(
         forwarded_bytes: 0,
         contacts: terms.contacts,
         thresholds: terms.thresholds,
+        maintenance: terms.maintenance,
         end_note: String::new(),
         version: 1,
         created_at: booking.created_at,
@@ -456,6 +460,8 @@ fn wish(
     let choice = wrong.take(&format!("{prefix}other_device_after_s"), choice);
     let contacts = contacts::contacts(wrong, &format!("{prefix}contacts"), item.contacts);
     let thresholds = thresholds::thresholds(wrong, &format!("{prefix}thresholds"), item.thresholds);
+    let maintenance =
+        maintenance::maintenance(wrong, &format!("{prefix}maintenance"), item.maintenance, window);
     let wish = Wish { of: of?, window: window?, access: access.flatten(), ssh: item.ssh };
     let terms = Terms {
         name: name?,
@@ -464,6 +470,7 @@ fn wish(
         choice: choice?,
         contacts: contacts?,
         thresholds: thresholds?,
+        maintenance: maintenance?,
     };
     Some((wish, terms))
 }

@@ -1,4 +1,5 @@
-//! Changes of a rental: another end, device, name, access, SSH, allowance or contacts, its cancellation and its end.
+//! Changes of a rental: another end, device, name, access, SSH, allowance, contacts, thresholds or maintenance, its
+//! cancellation and its end.
 
 use std::collections::BTreeSet;
 
@@ -9,6 +10,7 @@ use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::messages::GrantAccess;
 use fleetgate_engine::rental::device_access::Obstacle;
 use fleetgate_engine::rental::life::{EndReason, Ending, State as RentalState};
+use fleetgate_engine::rental::maintenance::Maintenance;
 use fleetgate_engine::rental::occupancy::{self, Occupancy, Window};
 use fleetgate_engine::time::Wall;
 use utoipa_axum::router::OpenApiRouter;
@@ -17,8 +19,8 @@ use utoipa_axum::routes;
 use super::allocate::{self, Refusal};
 use super::types::{Rental, RentalChange, RentalEnd};
 use super::{
-    access, allowance, begin_rental, contacts, device_upkeep, load, note, other_devices, parse, ssh,
-    thresholds, to_api,
+    access, allowance, begin_rental, contacts, device_upkeep, load, maintenance, note, other_devices, parse,
+    ssh, thresholds, to_api,
 };
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path};
@@ -43,8 +45,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(change)).routes(routes!(cancel)).routes(routes!(end))
 }
 
-/// Changes the end, the device, the name, the access, SSH, the allowance, the contacts or the thresholds of a rental. Name
-/// and addresses stay with another device.
+/// Changes the end, the device, the name, the access, SSH, the allowance, the contacts, the thresholds or the maintenance of
+/// a rental. Name and addresses stay with another device, and so do thresholds and maintenance.
 ///
 /// `until` is the new end and no difference, so that a repetition extends nothing twice. 409 `occupied`: what
 /// follows on the device begins before; `conflict.latest_until` is the latest end that is possible. 409
@@ -99,6 +101,7 @@ struct Draft {
     choice: DeviceChoice,
     contacts: Option<Vec<Contact>>,
     thresholds: Option<Limits>,
+    maintenance: Option<Vec<Maintenance>>,
 }
 
 impl Draft {
@@ -114,8 +117,10 @@ impl Draft {
         let allowance = allowance::changed(&mut wrong, before.allowance, allowance);
         let choice = other_devices::changed(&before.choice, change.other_device_after_s);
         let admits = change.renters.map(|list| list.map(access::renters_named).transpose());
+        let window = change.until.and_then(|text| wrong.take("until", end(&text)));
+        let within = window.unwrap_or(before.life.window);
         let draft = Draft {
-            window: change.until.and_then(|text| wrong.take("until", end(&text))),
+            window,
             device: change.device,
             name: change.name.and_then(|name| wrong.take("name", access::name(name))),
             access: change.access.and_then(|list| access::access(&mut wrong, "", list)),
@@ -127,13 +132,17 @@ impl Draft {
             thresholds: change
                 .thresholds
                 .and_then(|list| thresholds::thresholds(&mut wrong, "thresholds", list)),
+            maintenance: change
+                .maintenance
+                .and_then(|list| maintenance::maintenance(&mut wrong, "maintenance", list, Some(within))),
         };
         wrong.finish()?;
         Ok(draft)
     }
 }
 
-/// Sets who reaches the device, what of it, under which name, who gets messages about it, and when it is in trouble.
+/// Sets who reaches the device, what of it, under which name, who gets messages about it, when it is in trouble, and when
+/// in maintenance.
 async fn admit(
     write: &mut ApiTx<'_>,
     before: &stored::Rental,
@@ -146,6 +155,14 @@ async fn admit(
             return Err(Problem::invalid("contacts", "none are expected, because the customer was erased"));
         }
         after.contacts = contacts;
+    }
+    if let Some(maintenance) = draft.maintenance {
+        let says_something = maintenance.iter().any(|of| !of.comment.is_empty());
+        if says_something && is_erased(write, before).await? {
+            let expected = "no comment is expected, because the customer was erased";
+            return Err(Problem::invalid("maintenance", expected));
+        }
+        after.maintenance = maintenance;
     }
     after.thresholds = draft.thresholds.unwrap_or_else(|| before.thresholds.clone());
     if let Some(name) = draft.name.filter(|name| *name != before.name) {
@@ -223,6 +240,7 @@ fn differences(before: &stored::Rental, after: &stored::Rental) -> Vec<&'static 
         ("other_device_after", before.choice.other_after != after.choice.other_after),
         ("contacts", before.contacts != after.contacts),
         ("thresholds", before.thresholds != after.thresholds),
+        ("maintenance", before.maintenance != after.maintenance),
     ];
     pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }

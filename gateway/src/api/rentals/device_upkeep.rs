@@ -4,7 +4,7 @@
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::rental::device_access::Obstacle;
 
-use super::types::NewDeviceRentalSettings;
+use super::device_types::NewDeviceRentalSettings;
 use crate::api::request::ids::Kind;
 use crate::api::request::parse::Fields;
 use crate::api::request::transaction::ApiTx;

@@ -14,8 +14,9 @@ use fleetgate_engine::time::Wall;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::device_types::HandoverGate;
 use super::device_upkeep;
-use super::types::{ForcedHandover, HandoverGate, Rental, RentalDelay};
+use super::types::{ForcedHandover, Rental, RentalDelay};
 use super::{begin_rental, change, keep, load, to_api};
 use crate::api::AppState;
 use crate::api::request::auth::Principal;

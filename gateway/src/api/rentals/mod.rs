@@ -11,9 +11,11 @@ mod bookings;
 mod change;
 mod contacts;
 mod customers;
+mod device_types;
 mod device_upkeep;
 mod events;
 mod handovers;
+mod maintenance;
 pub(crate) mod mine;
 mod other_devices;
 mod parse;
@@ -30,8 +32,6 @@ mod terms;
 mod thresholds;
 mod types;
 
-use std::fmt;
-
 use axum::Json;
 use axum::extract::State;
 use fleetgate_engine::id::{HostId, Id};
@@ -45,7 +45,7 @@ use utoipa_axum::routes;
 
 use super::AppState;
 use super::hosts;
-use super::request::auth::Principal;
+use super::request::auth::{Author, Principal};
 use super::request::extract::{Path, Query};
 use super::request::ids::{self, Kind};
 use super::request::transaction::ApiTx;
@@ -62,6 +62,7 @@ use crate::store::rentals::changes::{self, NewChange, What};
 use crate::store::rentals::{self as stored, occupancies};
 
 pub(super) use access::words as access_in_words;
+pub use device_types::*;
 pub(super) use device_upkeep::{is_no_renter, removed_with};
 pub use events::{RentalEvent, RentalEventPage, event_body};
 pub(super) use handovers::{DELAY_KINDS, delays};
@@ -171,12 +172,14 @@ async fn show(State(app): State<AppState>, Path(rental): Path<String>) -> Result
     let now = crate::clock::wall();
     let delayed = delays(&app.store, &found, now).await?;
     let contacts = contacts::to_api(&found.contacts);
-    Ok(Tagged { version: found.version, value: Rental { delayed, contacts, ..to_api(&found, now) } })
+    let maintenance = maintenance::to_api(&found.maintenance);
+    let value = Rental { delayed, contacts, maintenance, ..to_api(&found, now) };
+    Ok(Tagged { version: found.version, value })
 }
 
 /// Begins a change. Bookings that were not confirmed in time end first. What this and the change bring is
 /// announced and sent after the commit.
-async fn begin<'a>(app: &'a AppState, who: &impl fmt::Display) -> Result<ApiTx<'a>, Problem> {
+async fn begin<'a>(app: &'a AppState, who: &impl Author) -> Result<ApiTx<'a>, Problem> {
     let mut write = ApiTx::begin(app, who).await?;
     write.wakes_rental_events();
     let now = write.now;
@@ -347,6 +350,7 @@ fn to_api(rental: &stored::Rental, now: Wall) -> Rental {
         // Only a rental that is asked for has them: answers to calls are kept for repetitions.
         contacts: Vec::new(),
         thresholds: thresholds::to_api(&rental.thresholds),
+        maintenance: maintenance::without_comments(&rental.maintenance),
         ended_at: ended_at.map(ids::time),
         end_reason: life.ending.map(|ending| ending.reason).or(by_time).map(|r| r.name().to_owned()),
         end_note: not_empty(&rental.end_note),

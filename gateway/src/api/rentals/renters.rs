@@ -24,7 +24,7 @@ use crate::api::AppState;
 use crate::api::devices::wireguard_conf::{self, Inside};
 use crate::api::devices::{Credentials, Given, NewCredentials, Prepared, refusal};
 use crate::api::peer_drops;
-use crate::api::request::auth::Principal;
+use crate::api::request::auth::{Author, Principal};
 use crate::api::request::extract::{Body, Path, Query};
 use crate::api::request::idempotency::Disclosed;
 use crate::api::request::ids::{self, Kind};
@@ -104,6 +104,15 @@ impl fmt::Display for By<'_> {
         match self {
             By::User(who) => write!(f, "{who}"),
             By::Person(who) => write!(f, "{who}"),
+        }
+    }
+}
+
+impl Author for By<'_> {
+    fn scopes(&self) -> &[String] {
+        match self {
+            By::User(who) => who.scopes(),
+            By::Person(_) => &[],
         }
     }
 }

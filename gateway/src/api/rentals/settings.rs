@@ -7,10 +7,10 @@ use serde_json::json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::device_types::{DeviceRentalSettings, NewDeviceRentalSettings};
 use super::device_upkeep::{self, UpkeepChange};
 use super::handovers::{Handover, gate_to_api, must_exist};
 use super::terms::TermsChange;
-use super::types::{DeviceRentalSettings, NewDeviceRentalSettings};
 use super::{access, gate_changed};
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path};

@@ -7,8 +7,8 @@ use fleetgate_engine::rental::life::Delivery;
 use fleetgate_engine::rental::terms::{Effective, Setting, Terms};
 use serde_json::Value;
 
+use super::device_types::{NewDeviceRentalSettings, RentalTerms};
 use super::handovers::{gate_to_api, rule};
-use super::types::{NewDeviceRentalSettings, RentalTerms};
 use super::{access, device_upkeep, parse};
 use crate::api::request::parse::Fields;
 use crate::store::rentals::devices::Settings;

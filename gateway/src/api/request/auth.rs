@@ -117,13 +117,35 @@ impl Principal {
     /// # Errors
     /// Returns 403 for a token of other areas.
     pub fn must_reach(&self, area: Area) -> Result<(), Problem> {
-        if !self.scopes.is_empty() && !self.scopes.iter().any(|s| s == area.name()) {
+        if !reaches(&self.scopes, area) {
             let detail = format!("this needs the scope {area}, which this token does not have");
             return Err(Problem::forbidden("scope_missing", detail));
         }
         Ok(())
     }
 }
+
+/// Whether these scopes have an area.
+pub fn reaches(scopes: &[String], area: Area) -> bool {
+    scopes.is_empty() || scopes.iter().any(|scope| scope == area.name())
+}
+
+/// Whoever makes a change, in the words of its events.
+pub trait Author: fmt::Display {
+    /// The areas that it is limited to. Empty: no token limits it.
+    fn scopes(&self) -> &[String] {
+        &[]
+    }
+}
+
+impl Author for Principal {
+    fn scopes(&self) -> &[String] {
+        &self.scopes
+    }
+}
+
+impl Author for String {}
+impl Author for &str {}
 
 impl FromRequestParts<AppState> for Principal {
     type Rejection = Problem;

@@ -2,7 +2,6 @@
 //! dashboards are informed. No handler can get that order wrong.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +9,11 @@ use fleetgate_engine::id::{GrantId, HostId, Id, PeerId, RentalId};
 use fleetgate_engine::monitor::profile::{self, Catalogue, MAX_SERVICES};
 use fleetgate_engine::time::Wall;
 
+use super::auth::{Author, reaches};
 use super::idempotency::Call;
 use super::ids;
 use super::managed_by::Manager;
+use super::permission::Area;
 use crate::api::AppState;
 use crate::api::response::problem::Problem;
 use crate::engine::handle::Changes;
@@ -37,6 +38,8 @@ pub struct ApiTx<'a> {
     pub now: Wall,
     /// The principal of all its events.
     pub by: String,
+    /// The areas that it is limited to. Empty: all.
+    scopes: Vec<String>,
     peers: BTreeSet<PeerId>,
     hosts: BTreeSet<HostId>,
     resettled: BTreeSet<HostId>,
@@ -56,7 +59,7 @@ impl<'a> ApiTx<'a> {
     /// # Errors
     /// Fails when the database cannot be written now, or a backup is being uploaded or awaits the
     /// next start.
-    pub async fn begin(app: &'a AppState, by: &impl fmt::Display) -> Result<Self, Problem> {
+    pub async fn begin(app: &'a AppState, by: &impl Author) -> Result<Self, Problem> {
         let write = ApiTx::of_a_login(app, by).await?;
         // Checked while holding the write connection. A write that had waited behind the start of
         // an upload would otherwise be lost.
@@ -68,7 +71,7 @@ impl<'a> ApiTx<'a> {
     ///
     /// # Errors
     /// Fails when the database cannot be written now.
-    pub async fn of_a_login(app: &'a AppState, by: &impl fmt::Display) -> Result<Self, Problem> {
+    pub async fn of_a_login(app: &'a AppState, by: &impl Author) -> Result<Self, Problem> {
         let tx = app.store.begin_within(PATIENCE).await?;
         let now = crate::clock::wall();
         Ok(ApiTx {
@@ -76,6 +79,7 @@ impl<'a> ApiTx<'a> {
             tx,
             now,
             by: by.to_string(),
+            scopes: by.scopes().to_vec(),
             peers: BTreeSet::new(),
             hosts: BTreeSet::new(),
             resettled: BTreeSet::new(),
@@ -94,7 +98,7 @@ impl<'a> ApiTx<'a> {
     ///
     /// # Errors
     /// Fails when the database cannot be written now.
-    pub async fn beside(app: &'a AppState, by: &impl fmt::Display) -> Result<Self, Problem> {
+    pub async fn beside(app: &'a AppState, by: &impl Author) -> Result<Self, Problem> {
         Ok(ApiTx { call: None, ..ApiTx::begin(app, by).await? })
     }
 
@@ -276,16 +280,35 @@ impl<'a> ApiTx<'a> {
         Err(Problem::limit_reached(detail))
     }
 
+    /// Refuses to rent devices on other terms, whatever the change is that leads to it: another profile, another rule,
+    /// or other labels.
+    fn may_rent_otherwise(&self, devices: &[String]) -> Result<(), Problem> {
+        let Some(first) = devices.first().filter(|_| !reaches(&self.scopes, Area::Devices)) else {
+            return Ok(());
+        };
+        let others = match devices.len() {
+            1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
+        let detail = format!(
+            "this changes how {first}{others} would be rented, and needs the scope {}, which this token does not have",
+            Area::Devices
+        );
+        Err(Problem::forbidden("scope_missing", detail))
+    }
+
     /// # Errors
-    /// Fails when a host would have too many services, or the commit fails. Then nothing has
-    /// changed.
+    /// Fails when a host would have too many services, a token may not change how a device is rented, or the commit
+    /// fails. Then nothing has changed.
     pub async fn commit(mut self) -> Result<(), Problem> {
         for host in self.hosts.clone() {
             self.must_fit(host).await?;
         }
         // Another profile may say otherwise how a device is rented.
         let devices: BTreeSet<HostId> = self.hosts.union(&self.resettled).copied().collect();
-        let settled = terms::settle(&mut self.tx, &devices, self.now).await?;
+        let terms::Settled { devices, rentals: settled } =
+            terms::settle(&mut self.tx, &devices, self.now).await?;
+        self.may_rent_otherwise(&devices)?;
         if let Some(call) = &self.call {
             call.keep(&mut self.tx, self.now).await?;
         }

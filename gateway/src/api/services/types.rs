@@ -72,7 +72,8 @@ pub struct Service {
     /// The open incident that it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incident: Option<String>,
-    /// Its own, or one of its host; also while the device is prepared for a rental or on its way.
+    /// Its own, or one of its host; also while the device is prepared for a rental, on its way, or in the
+    /// maintenance of its rental.
     pub in_downtime: bool,
     pub flapping: bool,
     /// Weighted changes among the last 21 results.

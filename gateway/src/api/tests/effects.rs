@@ -126,6 +126,7 @@ const RENTAL_CHANGE: &[&str] = &[
     "contacts",
     "cut_at_allowance",
     "device",
+    "maintenance",
     "name",
     "other_device_after_s",
     "renters",

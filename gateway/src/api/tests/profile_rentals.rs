@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::rentals::{HOUR, book, field, hence, item, must, rented, renting, shop};
 use crate::api::request::permission::Area;
-use crate::api::testing::TestApi;
+use crate::api::testing::{Answer, TestApi};
 use crate::store::access::Role;
 
 const SETTINGS: &str = "/api/v1/devices/cam-1/rental-settings";
@@ -101,6 +101,34 @@ async fn a_token_for_monitoring_alone_changes_nothing_about_rentals() {
     assert_eq!((refused.status, refused.code()), (403, "scope_missing"), "{}", refused.text);
     let same = json!({ "summary": "Kiosks", "extends": ["default"], "rental": before });
     must(&limited.put(kiosk, same).await);
+}
+
+#[tokio::test]
+async fn a_token_for_monitoring_alone_gives_no_device_other_terms_by_a_rule_a_label_or_a_profile() {
+    let api = shop().await;
+    renting(&api, "cam-1", following()).await;
+    profile(&api, "show", json!({ "extends": ["default"], "rental": { "preparation_s": 60 } })).await;
+    profile(&api, "plain", json!({ "extends": ["default"] })).await;
+    let limited = api.limited(Role::Operator, Area::Monitoring).await;
+    let stays = async |answer: Answer, preparation: f64| {
+        assert_eq!((answer.status, answer.code()), (403, "scope_missing"), "{}", answer.text);
+        assert!(answer.text.contains("how cam-1 would be rented"), "{}", answer.text);
+        assert_eq!(settings(&api).await["preparation_s"], preparation, "nothing is changed");
+    };
+    let rules = |label: &str| json!({ "rules": [{ "labels": { "name": label }, "profile": "show" }] });
+    stays(limited.put("/api/v1/profile-rules", rules("cam-1")).await, 0.0).await;
+    assert_eq!(must(&api.viewer().get("/api/v1/profile-rules").await)["rules"], json!([]));
+    stays(limited.patch("/api/v1/hosts/cam-1", json!({ "profile": "show" })).await, 0.0).await;
+    must(&limited.put("/api/v1/profile-rules", rules("cam-7")).await);
+    let labels = json!({ "labels": { "name": "cam-7" } });
+    stays(limited.patch("/api/v1/hosts/cam-1", labels).await, 0.0).await;
+    for fine in [json!({ "profile": "plain" }), json!({ "labels": { "place": "hall" } })] {
+        must(&limited.patch("/api/v1/hosts/cam-1", fine).await);
+    }
+    let moved = json!({ "profile": null, "labels": { "name": "cam-7" } });
+    must(&api.operator().patch("/api/v1/hosts/cam-1", moved).await);
+    assert_eq!(settings(&api).await["preparation_s"], 60.0);
+    stays(limited.put("/api/v1/profile-rules", json!({ "rules": [] })).await, 60.0).await;
 }
 
 #[tokio::test]
@@ -237,6 +265,29 @@ async fn a_profile_inherits_and_refuses_what_no_device_can_have() {
     let mut open = off;
     open["rental"] = json!({ "without": ["gate"] });
     profile(&api, "off", open).await;
+}
+
+#[tokio::test]
+async fn no_profile_takes_a_service_away_from_the_gate_of_one_that_extends_it() {
+    let api = shop().await;
+    profile(&api, "base", json!({ "extends": ["default"] })).await;
+    let gate = |service: &str| json!({ "gate": { "services": [service] } });
+    profile(&api, "kiosk", json!({ "extends": ["base"], "rental": gate("ssh") })).await;
+    let off = json!({ "ssh": { "disabled": true } });
+    let refused = async |body: Value, wrong: &str, whose: &str| {
+        let refused = api.operator().put("/api/v1/profiles/base", body).await;
+        assert_eq!(field(&refused), (422, wrong), "{}", refused.text);
+        let says = format!("the gate of {whose} names the service \\\"ssh\\\"");
+        assert!(refused.text.contains(&says), "{}", refused.text);
+        let base = api.viewer().get("/api/v1/profiles/base").await;
+        assert_eq!((&must(&base)["services"], &base.json["rental"]), (&json!({}), &json!({})));
+    };
+    refused(json!({ "extends": ["default"], "services": off }), "services", "kiosk").await;
+    refused(json!({ "extends": [] }), "services", "kiosk").await;
+    profile(&api, "silent", json!({ "extends": ["base"], "services": off })).await;
+    refused(json!({ "extends": ["default"], "rental": gate("ssh") }), "rental.gate", "silent").await;
+    profile(&api, "kiosk", json!({ "extends": ["base"], "rental": gate("ping") })).await;
+    profile(&api, "base", json!({ "extends": ["default"], "services": off })).await;
 }
 
 #[tokio::test]

@@ -1,14 +1,15 @@
-//! The monitoring of a rented device: no alarms while it is prepared, and its service `rental`.
+//! The monitoring of a rented device: no alarms while it is prepared and in its planned maintenance, and its service
+//! `rental`.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::rentals::{HOUR, field, hence, item, must, path, rented, renting, shop, text};
+use super::rentals::{HOUR, book, field, hence, item, must, path, rented, renting, shop, text};
 use crate::api::testing::{Answer, TestApi};
 use crate::maintenance::rental_phases::Phases;
-use crate::store::fixture::run;
+use crate::store::fixture::{answers, run, texts};
 use crate::store::rentals::announcements;
 
 const SERVICE: &str = "/api/v1/hosts/cam-1/services/rental";
@@ -232,4 +233,94 @@ async fn thresholds_of_a_rental_apply_while_it_is_active() {
     let wrong = json!({ "thresholds": [{ "service": "ping", "metric": "rta", "warn": "x" }] });
     let refused = desk.api.operator().patch(&path(&rental), wrong).await;
     assert_eq!(field(&refused), (422, "thresholds[0].warn"), "{}", refused.text);
+}
+
+/// A time in which a device is in maintenance, from and until so many seconds ahead.
+fn planned(from: u64, until: u64) -> Value {
+    json!({ "from": hence(from), "until": hence(until), "comment": "new lens" })
+}
+
+#[tokio::test]
+async fn a_device_is_in_maintenance_as_its_rental_plans_it_until_the_rental_ends_or_gets_another_device() {
+    let mut desk = Desk::new().await;
+    let (first, second) = (planned(HOUR, 2 * HOUR), planned(3 * HOUR, 9 * HOUR));
+    let item = json!({ "device": "cam-1", "until": hence(9 * HOUR), "maintenance": [second, first] });
+    let rental = rented(&desk.api, item).await;
+    let times = |of: &Value| json!({ "from": of["from"], "until": of["until"] });
+    let bare = json!([times(&first), times(&second)]);
+    assert_eq!(rental["maintenance"], bare, "an answer that is kept has no comment");
+    let shown = must(&desk.api.operator().get(&path(&rental)).await).clone();
+    assert_eq!(shown["maintenance"], json!([first, second]));
+    for (seconds, is_quiet) in [(0, false), (HOUR + 1, true), (2 * HOUR + 1, false), (4 * HOUR, true)] {
+        desk.learn(seconds).await;
+        assert_eq!(desk.is_quiet().await, json!(is_quiet), "after {seconds} s");
+    }
+    let service = desk.service().await;
+    assert!(text(&must(&service)["text"]).contains("is in maintenance until"), "{}", service.text);
+    let changed = desk.api.operator().patch(&path(&rental), json!({ "maintenance": [first] })).await;
+    assert_eq!(
+        (&must(&changed)["version"], &changed.json["maintenance"]),
+        (&json!(2), &json!([times(&first)]))
+    );
+    desk.learn(4 * HOUR).await;
+    assert_eq!(desk.is_quiet().await, json!(false));
+    desk.learn(HOUR + 1).await;
+    assert_eq!(desk.is_quiet().await, json!(true));
+    must(&desk.api.operator().patch(&path(&rental), json!({ "device": "cam-2" })).await);
+    desk.learn(HOUR + 1).await;
+    let other = desk.api.viewer().get("/api/v1/hosts/cam-2").await;
+    assert_eq!((desk.is_quiet().await, &must(&other)["state"]["in_downtime"]), (json!(false), &json!(true)));
+    must(&desk.api.operator().post(&format!("{}/end", path(&rental)), json!({ "reason": "ended" })).await);
+    desk.learn(HOUR + 1).await;
+    let other = desk.api.viewer().get("/api/v1/hosts/cam-2").await;
+    assert_eq!(must(&other)["state"]["in_downtime"], json!(false), "it ends with the rental");
+    let late = desk.api.operator().patch(&path(&rental), json!({ "maintenance": [] })).await;
+    assert_eq!((late.status, late.code()), (409, "rental_over"), "{}", late.text);
+}
+
+#[tokio::test]
+async fn maintenance_lies_within_its_rental_and_is_changed_under_its_etag() {
+    let api = shop().await;
+    let within = planned(2 * HOUR, 3 * HOUR);
+    let mut later = item("cam-1", HOUR, 4 * HOUR);
+    for (bad, name) in [
+        (json!([planned(HOUR - 60, 2 * HOUR)]), "items[0].maintenance[0].from"),
+        (json!([within, planned(2 * HOUR, 5 * HOUR)]), "items[0].maintenance[1].until"),
+        (json!([planned(3 * HOUR, 2 * HOUR)]), "items[0].maintenance[0].until"),
+        (json!(vec![within.clone(); 17]), "items[0].maintenance"),
+    ] {
+        later["maintenance"] = bad;
+        let refused = book(&api, json!([later])).await;
+        assert_eq!(field(&refused), (422, name), "{}", refused.text);
+    }
+    later["maintenance"] = json!([within]);
+    let rental = rented(&api, later).await;
+    let shorter = json!({ "until": hence(2 * HOUR + 60), "maintenance": [within] });
+    let refused = api.operator().patch(&path(&rental), shorter).await;
+    assert_eq!(field(&refused), (422, "maintenance[0].until"), "{}", refused.text);
+    let stale =
+        api.operator().header("if-match", "\"9\"").patch(&path(&rental), json!({ "maintenance": [] })).await;
+    assert_eq!((stale.status, stale.code()), (412, "changed_meanwhile"), "{}", stale.text);
+    must(&api.operator().patch(&path(&rental), json!({ "until": hence(2 * HOUR + 60) })).await);
+    let longer = json!({ "until": hence(5 * HOUR), "maintenance": [planned(4 * HOUR, 5 * HOUR - 1)] });
+    assert_eq!(must(&api.operator().patch(&path(&rental), longer).await)["version"], json!(3));
+}
+
+#[tokio::test]
+async fn what_a_client_says_of_maintenance_is_erased_with_its_customer() {
+    let api = shop().await;
+    let item =
+        json!({ "device": "cam-1", "until": hence(9 * HOUR), "maintenance": [planned(HOUR, 2 * HOUR)] });
+    let caller = api.operator().header("idempotency-key", "lens");
+    let booking = json!({ "customer": "crm-17", "items": [item] });
+    let made = caller.post("/api/v1/bookings", booking).await;
+    let rental = must(&made)["rentals"][0].clone();
+    assert!(!answers(&api.state.store).await.contains("lens"), "{}", made.text);
+    must(&api.operator().post(&format!("{}/end", path(&rental)), json!({ "reason": "ended" })).await);
+    assert_eq!(api.operator().delete("/api/v1/customers/crm-17").await.status, 204);
+    let left = must(&api.operator().get(&path(&rental)).await).clone();
+    let times = &rental["maintenance"][0];
+    assert_eq!(left["maintenance"], json!([{ "from": times["from"], "until": times["until"] }]));
+    let stored = "select maintenance from rentals";
+    assert!(!texts(&api.state.store, stored).await.concat().contains("lens"));
 }

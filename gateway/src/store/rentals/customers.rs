@@ -7,7 +7,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
-use super::contacts;
+use super::{contacts, maintenance};
 use crate::ids::{Kind, Named};
 use crate::store::access::{id, wall};
 use crate::store::idempotency;
@@ -160,5 +160,6 @@ pub async fn erase(tx: &mut SqliteConnection, customer: Id, now: Wall) -> sqlx::
         sqlx::query(sql).bind(customer.as_i64()).execute(&mut *tx).await?;
     }
     idempotency::forget_answers(tx, &Kind::Customer.text(customer)).await?;
+    maintenance::erase(tx, customer).await?;
     contacts::erase(tx, customer).await
 }

@@ -18,6 +18,7 @@ pub mod devices;
 pub mod erasures;
 pub mod events;
 pub mod handovers;
+pub mod maintenance;
 pub mod messages;
 pub mod mine;
 pub mod notices;
@@ -39,6 +40,7 @@ use fleetgate_engine::id::{CustomerId, HostId, Id, PeerId};
 use fleetgate_engine::messages::GrantAccess;
 use fleetgate_engine::rental::allowance::Level;
 use fleetgate_engine::rental::life::{EndReason, Ending, Handover, Life, State};
+use fleetgate_engine::rental::maintenance::Maintenance;
 use fleetgate_engine::rental::occupancy::Window;
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -89,6 +91,8 @@ pub struct Rental {
     pub contacts: Vec<Contact>,
     /// Of services of the device, while it is active.
     pub thresholds: Limits,
+    /// Planned within it, by the begin.
+    pub maintenance: Vec<Maintenance>,
     /// Why it ended, in the words of the client.
     pub end_note: String,
     /// Counts the changes of people and programs.
@@ -149,6 +153,7 @@ impl FromRow<'_, SqliteRow> for Rental {
             forwarded_bytes: allowances::forwarded(row)?,
             contacts: contacts::contacts(row)?,
             thresholds: thresholds::thresholds(row)?,
+            maintenance: maintenance::maintenance(row)?,
             end_note: row.try_get("end_note")?,
             version: row.try_get("version")?,
             created_at: wall(row, "created_at")?,
@@ -384,9 +389,10 @@ pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
         "insert into rentals (id, booking, device, from_at, until_at, prepared_from, preparation_ms,
                               turnaround_ms, created_at, name, access, admits, alias_slot, alias_v4, alias_v6,
                               allowance_bytes, cut_at_allowance, gated, ssh, shipped, selection,
-                              other_device_after_ms, contacts, thresholds, selection_profile)
+                              other_device_after_ms, contacts, thresholds, selection_profile,
+                              maintenance)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
-                 $21, $22, $23, $24, $25)",
+                 $21, $22, $23, $24, $25, $26)",
     )
     .bind(rental.id.as_i64())
     .bind(rental.booking.as_i64())
@@ -413,6 +419,7 @@ pub async fn insert(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<
     .bind(contacts::contacts_row(&rental.contacts))
     .bind(thresholds::thresholds_row(&rental.thresholds))
     .bind(rental.choice.profile.as_deref())
+    .bind(maintenance::maintenance_row(&rental.maintenance))
     .execute(&mut *tx)
     .await?;
     announcements::booked(tx, rental).await
@@ -432,7 +439,7 @@ pub async fn update(tx: &mut SqliteConnection, rental: &Rental, now: Wall) -> sq
              admits = $12, allowance_bytes = $13, cut_at_allowance = $14, allowance_level = $15, gated = $16,
              handed_over_at = $17, ssh = $18, shipped = $19, dispatched_at = $20, first_contact_at = $21,
              returned_at = $22, other_device_after_ms = $23, other_device_at = $24, contacts = $25,
-             thresholds = $26, version = version + 1
+             thresholds = $26, maintenance = $27, version = version + 1
          where id = $1",
     )
     .bind(rental.id.as_i64())
@@ -461,6 +468,7 @@ pub async fn update(tx: &mut SqliteConnection, rental: &Rental, now: Wall) -> sq
     .bind(rental.choice.other_at.map(Wall::as_millis))
     .bind(contacts::contacts_row(&rental.contacts))
     .bind(thresholds::thresholds_row(&rental.thresholds))
+    .bind(maintenance::maintenance_row(&rental.maintenance))
     .execute(&mut *tx)
     .await?;
     announcements::changed(tx, &before, rental, now).await?;

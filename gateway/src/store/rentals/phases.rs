@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use fleetgate_engine::id::{HostId, Id, RentalId};
-use fleetgate_engine::rental::life::Life;
-use fleetgate_engine::rental::phase::{self, Leftover};
+use fleetgate_engine::rental::phase::{self, DeviceRental, Leftover};
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow as _, Row as _};
@@ -28,7 +27,7 @@ const OVER: &str = select!(
 );
 
 /// Rentals by device.
-type ByDevice = BTreeMap<HostId, Vec<(RentalId, Life)>>;
+type ByDevice = BTreeMap<HostId, Vec<DeviceRental>>;
 
 /// Returns the rentals that concern their devices now, by device. One that cannot be read is left out.
 ///
@@ -38,7 +37,7 @@ pub async fn open(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<ByDevi
     let rows = sqlx::query(OPEN).fetch_all(&mut *conn).await?;
     let mut found = over(conn, now).await?;
     for rental in rows.iter().filter_map(readable) {
-        found.entry(rental.device).or_default().push((rental.id, rental.life));
+        found.entry(rental.device).or_default().push(of_device(rental));
     }
     Ok(found)
 }
@@ -52,9 +51,13 @@ pub async fn over(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<ByDevi
     let rows = sqlx::query(OVER).bind(since).fetch_all(conn).await?;
     let mut found = ByDevice::new();
     for rental in rows.iter().filter_map(readable).filter(|rental| phase::is_shown_after(&rental.life, now)) {
-        found.entry(rental.device).or_default().push((rental.id, rental.life));
+        found.entry(rental.device).or_default().push(of_device(rental));
     }
     Ok(found)
+}
+
+fn of_device(rental: Rental) -> DeviceRental {
+    DeviceRental { rental: rental.id, life: rental.life, maintenance: rental.maintenance }
 }
 
 /// The devices before swaps of rentals that were delayed.

@@ -126,7 +126,7 @@ pub(super) fn profiles_of<'a>(catalogue: &'a Catalogue, row: &'a SqliteRow) -> s
 }
 
 /// Devices with settings that are not their own.
-const FOLLOWERS: &str = "select s.*, h.profile, h.labels
+const FOLLOWERS: &str = "select s.*, h.name as device_name, h.profile, h.labels
     from device_rental_settings s join hosts h on h.id = s.device and h.removed_at is null
     where s.inherited <> '[]' and s.device in (select value from json_each($1)) order by s.device";
 
@@ -168,6 +168,15 @@ fn settled_row((device, settings): &(HostId, devices::Settings)) -> SettledRow<'
     }
 }
 
+/// What [`settle`] has changed.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// The names of the devices that are rented on other terms from now on.
+    pub devices: Vec<String>,
+    /// The rentals that it concerns.
+    pub rentals: BTreeSet<RentalId>,
+}
+
 /// Gives those of these devices that follow their profiles what those say now. Returns the rentals that it concerns, as
 /// a change of the settings of a device does. Rentals keep the times that they were booked with.
 ///
@@ -177,42 +186,43 @@ pub async fn settle(
     tx: &mut SqliteConnection,
     devices: &BTreeSet<HostId>,
     now: Wall,
-) -> anyhow::Result<BTreeSet<RentalId>> {
+) -> anyhow::Result<Settled> {
     if devices.is_empty() {
-        return Ok(BTreeSet::new());
+        return Ok(Settled::default());
     }
     let ids: Vec<i64> = devices.iter().map(|device| device.as_i64()).collect();
     let rows = sqlx::query(FOLLOWERS).bind(Json(ids)).fetch_all(&mut *tx).await?;
     if rows.is_empty() {
-        return Ok(BTreeSet::new());
+        return Ok(Settled::default());
     }
     let catalogue = profiles::catalogue(&mut *tx).await?;
-    let changed: Vec<(HostId, devices::Settings)> =
-        rows.iter().filter_map(|row| follower(&catalogue, row)).collect();
+    let (names, changed): (Vec<String>, Vec<(HostId, devices::Settings)>) =
+        rows.iter().filter_map(|row| follower(&catalogue, row)).unzip();
     if changed.is_empty() {
-        return Ok(BTreeSet::new());
+        return Ok(Settled::default());
     }
     let devices: BTreeSet<HostId> = changed.iter().map(|(device, _)| *device).collect();
     device_access::note_root(&mut *tx, &devices).await?;
     let settled: Vec<SettledRow<'_>> = changed.iter().map(settled_row).collect();
     sqlx::query(STORE).bind(Json(settled)).execute(&mut *tx).await?;
     handovers::settle(&mut *tx, &devices, now).await?;
-    Ok(policy::of_devices(tx, &devices).await?)
+    Ok(Settled { devices: names, rentals: policy::of_devices(tx, &devices).await? })
 }
 
-/// Returns a device and its settings if they differ from before. One that cannot be read keeps no change of others from
-/// being made.
-fn follower(catalogue: &Catalogue, row: &SqliteRow) -> Option<(HostId, devices::Settings)> {
-    let read = || -> sqlx::Result<(HostId, devices::Settings, Terms)> {
-        Ok((id(row, "device")?, devices::Settings::from_row(row)?, said(catalogue, row)?))
+/// Returns the name of a device, and its settings if they differ from before. One that cannot be read keeps no change of
+/// others from being made.
+fn follower(catalogue: &Catalogue, row: &SqliteRow) -> Option<(String, (HostId, devices::Settings))> {
+    let read = || -> sqlx::Result<(String, HostId, devices::Settings, Terms)> {
+        let (name, device) = (row.try_get("device_name")?, id(row, "device")?);
+        Ok((name, device, devices::Settings::from_row(row)?, said(catalogue, row)?))
     };
     let unread = |error: &sqlx::Error| {
         let device: i64 = row.try_get("device").unwrap_or_default();
         tracing::error!("the rental settings of the device {device} cannot be read, and stay: {error}");
     };
-    let (device, before, profile) = read().inspect_err(unread).ok()?;
+    let (name, device, before, profile) = read().inspect_err(unread).ok()?;
     let after = before.clone().with(Effective::of(&before.own(), &profile));
-    (after != before).then_some((device, after))
+    (after != before).then_some((name, (device, after)))
 }
 
 #[cfg(test)]
@@ -303,7 +313,8 @@ mod tests {
         put(&store, "kiosk", whole()).await;
         let all: BTreeSet<HostId> = [7, 8, 9].map(Id::from_i64).into();
         let mut tx = store.begin().await.unwrap();
-        settle(&mut tx, &all, Wall::from_millis(9)).await.unwrap();
+        let settled = settle(&mut tx, &all, Wall::from_millis(9)).await.unwrap();
+        assert_eq!(settled.devices, ["cam-8", "cam-9"]);
         let own = devices::settings(&mut tx, Id::from_i64(7)).await.unwrap();
         assert_eq!((own.delivery, own.cleaning_command, own.version), (Delivery::Mounted, None, 1));
         let follows = devices::settings(&mut tx, Id::from_i64(8)).await.unwrap();
@@ -320,7 +331,8 @@ mod tests {
             (ninth.not_ready.as_deref(), ninth.ssh_mode.as_deref()),
             (Some("no battery"), Some("keys"))
         );
-        settle(&mut tx, &all, Wall::from_millis(9)).await.unwrap();
+        let settled = settle(&mut tx, &all, Wall::from_millis(9)).await.unwrap();
+        assert!(settled.devices.is_empty(), "{settled:?}");
         let again = devices::settings(&mut tx, Id::from_i64(8)).await.unwrap();
         assert_eq!(again.version, 2, "nothing changed");
         tx.commit().await.unwrap();

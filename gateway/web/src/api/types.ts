@@ -44,6 +44,7 @@ export type Affected = Schemas['Affected'];
 export type RestoreReview = Schemas['RestoreReview'];
 export type ReviewList = Schemas['ReviewList'];
 export type Rental = Schemas['Rental'];
+export type RentalMaintenance = Schemas['RentalMaintenance'];
 export type RentalThreshold = Schemas['RentalThreshold'];
 export type RentalDelay = Schemas['RentalDelay'];
 export type RentalChange = Schemas['RentalChange'];

@@ -108,7 +108,7 @@ const REASONS: Record<string, string> = {
   host_down: 'the host is down',
   not_current: 'stale',
   parent_in_doubt: 'the parent is being checked',
-  rental: 'in preparation for a rental, or on its way',
+  rental: 'in preparation for a rental, on its way, or in the maintenance of its rental',
 };
 
 function reasonWords(reason: string): string {

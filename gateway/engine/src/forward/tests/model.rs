@@ -105,6 +105,8 @@ struct Grant {
     over: bool,
     /// Its end is computed anew when the doubt is over.
     provisional: bool,
+    /// Of each block: when it begins by the wall clock, by the other one, and whether that is computed anew.
+    begins: Vec<(Wall, Mono, bool)>,
     /// The device that was handed over, and when.
     handed_over: Option<(HostId, Wall)>,
 }
@@ -171,6 +173,9 @@ impl Model {
                 for grant in &mut self.grants {
                     (grant.over, grant.provisional) = (false, false);
                     grant.end = grant.spec.until.map(|until| now.mono + until.since(now.wall));
+                    for (from, begin, provisional) in &mut grant.begins {
+                        (*begin, *provisional) = (now.mono + from.since(now.wall), false);
+                    }
                 }
             }
         }
@@ -192,8 +197,15 @@ impl Model {
         let known = self.grants.iter().find(|grant| grant.spec.id == spec.id);
         let handed_over = known.and_then(|grant| grant.handed_over);
         let provisional = self.doubt.is_some();
-        let fresh = Grant { spec: spec.clone(), end, over: false, provisional, handed_over };
-        let grant = before.map_or(fresh, |before| Grant { spec, ..before.clone() });
+        let known = known.map(|grant| grant.begins.clone()).unwrap_or_default();
+        let begin = |from: Wall| {
+            let same = known.iter().find(|(known, ..)| *known == from);
+            same.copied().unwrap_or((from, now.mono + from.since(latest), provisional))
+        };
+        let begins: Vec<_> = spec.gate.blocks.iter().map(|(from, _)| begin(*from)).collect();
+        let fresh =
+            Grant { spec: spec.clone(), end, over: false, provisional, begins: begins.clone(), handed_over };
+        let grant = before.map_or(fresh, |before| Grant { spec, begins, ..before.clone() });
         self.grants.retain(|other| other.spec.id != grant.spec.id);
         self.grants.push(grant);
     }
@@ -208,6 +220,7 @@ impl Model {
         }
         for grant in self.grants.iter_mut().filter(|_| unproved) {
             (grant.over, grant.provisional) = (false, true);
+            grant.begins.iter_mut().for_each(|(.., provisional)| *provisional = true);
         }
         for grant in self.grants.iter_mut().filter(|grant| !grant.over) {
             grant.handed_over = grant.handed_over.filter(|(_, at)| *at <= now.wall);
@@ -246,6 +259,14 @@ impl Model {
                 (grant.end, grant.provisional) = (by_wall, false);
             } else if ends {
                 grant.end = grant.end.min(by_wall);
+            }
+            for (from, begin, provisional) in &mut grant.begins {
+                let by_wall = now.mono + from.since(now.wall);
+                if *provisional && !behind && self.doubt.is_none() {
+                    (*begin, *provisional) = (by_wall, false);
+                } else if ends {
+                    *begin = by_wall.min(*begin);
+                }
             }
         }
         for grant in &mut self.grants {
@@ -288,7 +309,7 @@ impl Model {
         let matching = self.grants.iter().filter(|grant| matches(&grant.spec, source, target, said));
         let was_blocked =
             |grant: &Grant| self.doubt.is_some_and(|doubt| is_blocked(grant, doubt.trusted.wall));
-        let passing = matching.filter(|grant| is_gate_open(grant, target, now.wall) && !was_blocked(grant));
+        let passing = matching.filter(|grant| is_gate_open(grant, target, now) && !was_blocked(grant));
         let covers: Vec<Cover> = passing.map(|grant| self.open(grant, now)).collect();
         match (covers.contains(&Cover::Yes), covers.contains(&Cover::Waits)) {
             (true, _) => Cover::Yes,
@@ -445,11 +466,14 @@ impl Model {
     }
 }
 
-fn is_gate_open(grant: &Grant, target: &TargetSpec, now: Wall) -> bool {
+fn is_gate_open(grant: &Grant, target: &TargetSpec, now: Now) -> bool {
     let gate = &grant.spec.gate;
-    let is_done = |(device, at): (HostId, Wall)| device == target.host && at <= now;
+    let is_done = |(device, at): (HostId, Wall)| device == target.host && at <= now.wall;
     let is_handed_over = !gate.awaits_handover || grant.handed_over.is_some_and(is_done);
-    is_handed_over && !is_blocked(grant, now)
+    let mut blocks = gate.blocks.iter().zip(&grant.begins);
+    let is_blocked = blocks
+        .any(|((from, until), (_, begin, _))| now.wall < *until && (*from <= now.wall || *begin <= now.mono));
+    is_handed_over && !is_blocked
 }
 
 fn is_blocked(grant: &Grant, at: Wall) -> bool {

@@ -1,8 +1,8 @@
 //! The effect of the rentals of a device on its monitoring.
 //!
-//! While it is prepared for a rental, or on its way, it is in maintenance: its problems and those of its services are
-//! suppressed as in a downtime, and what is still bad afterwards is notified then. Its service `rental` is the
-//! exception. The gateway itself sets the state of that one.
+//! While it is prepared for a rental, on its way, or in the maintenance that is planned within its rental, it is in
+//! maintenance: its problems and those of its services are suppressed as in a downtime, and what is still bad afterwards is
+//! notified then. Its service `rental` is the exception. The gateway itself sets the state of that one.
 
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::Status;
@@ -42,11 +42,12 @@ impl Host {
             let (kind, cause) = match is_quiet {
                 true => (
                     EventKind::RentalQuietStarted,
-                    "prepared for a rental, or on its way: notifications are suppressed",
+                    "prepared for a rental, on its way, or in its planned maintenance: notifications are suppressed",
                 ),
-                false => {
-                    (EventKind::RentalQuietEnded, "the preparation or the way is over: notifications resume")
-                }
+                false => (
+                    EventKind::RentalQuietEnded,
+                    "the maintenance for a rental is over: notifications resume",
+                ),
             };
             self.event(kind, cause, String::new(), ctx);
         }

@@ -136,6 +136,9 @@ impl Gateway {
             let at = format!("{story}: {rental} at {}, {} s ahead", crate::ids::time(self.time), self.ahead);
             assert!(!passes || is_open, "{at}: it passes outside of its window");
             assert!(!passes || self.time < claim.until, "{at}: it passes after its end");
+            let mut blocks = windows.blocks.iter().filter(|(blocked, ..)| *blocked == claim.device);
+            let has_begun = blocks.any(|(_, from, until)| *from <= self.time && shown < *until);
+            assert!(!passes || !has_begun, "{at}: it passes after the begin of a block");
             assert!(!passes || was_open, "{at}: it begins to pass while the clock is doubted");
             assert!(passes || !is_open || !is_sure, "{at}: it does not pass inside of its window");
             seen.passed += usize::from(passes);

@@ -8,6 +8,7 @@ use fleetgate_engine::id::Id;
 use fleetgate_engine::messages::{GrantAccess, GrantProtocol, HandedOver};
 use fleetgate_engine::rental::allowance::Level;
 use fleetgate_engine::rental::life::{Delivery, EndReason, Ending, Handover, Life};
+use fleetgate_engine::rental::maintenance::Maintenance;
 use fleetgate_engine::rental::occupancy::{Occupancy, Window};
 use fleetgate_engine::time::Wall;
 
@@ -86,6 +87,10 @@ fn rental(n: i64, booking: Id, hold_until: Option<Wall>, ending: Option<Ending>)
         alias: Some(Alias { slot: n, addresses: [[10, 112, 64, 3].into(), Ipv6Addr::LOCALHOST.into()] }),
         allowance: Some(Allowance { bytes: 1_000, cuts: false }),
         thresholds: [("disk".to_owned(), vec![])].into(),
+        maintenance: vec![Maintenance {
+            window: Window::new(at(700), at(800)).unwrap(),
+            comment: "new disk".to_owned(),
+        }],
         allowance_level: Level::Below,
         forwarded_bytes: 0,
         contacts: vec![Contact { name: Some("Ada".into()), email: "ada@example.org".into() }],

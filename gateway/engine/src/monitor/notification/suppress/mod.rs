@@ -142,7 +142,8 @@ impl<S: Level> Notifier<S> {
         self.is_quiet
     }
 
-    /// Notes whether its device is prepared for a rental, or on its way. The next evaluation considers it.
+    /// Notes whether its device is prepared for a rental, on its way, or in the maintenance of its rental. The next
+    /// evaluation considers it.
     pub fn set_quiet(&mut self, is_quiet: bool) {
         self.is_quiet = is_quiet;
     }
