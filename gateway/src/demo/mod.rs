@@ -8,6 +8,7 @@ pub mod control;
 pub mod device;
 pub mod fleet;
 pub(crate) mod link;
+pub mod past;
 pub mod plan;
 mod public;
 pub mod rental;

@@ -55,7 +55,7 @@ pub struct PlannedDevice {
     /// The address of a device outside the VPN; `None` behind a tunnel.
     pub public: Option<Ipv4Addr>,
     pub ssh_user: Option<&'static str>,
-    /// Initial sensor values that differ from those of a healthy device.
+    /// Sensor values at the start that differ from those of a healthy device.
     pub sensors: Vec<(&'static str, f64)>,
     /// Overrides that reduce the profile to the planned services.
     pub overrides: Vec<ServiceOverride>,

@@ -242,6 +242,42 @@ pub async fn add_stop(conn: &mut SqliteConnection, from: Wall, until: Wall) -> s
         .map(drop)
 }
 
+/// Adds what held before everything that is stored of its series. If the stored begins with the same value at the
+/// same time, it lasts longer.
+///
+/// # Errors
+/// Fails when the database refuses the write.
+pub async fn add_past(conn: &mut SqliteConnection, past: &Interval<'_>) -> sqlx::Result<()> {
+    let lengthen = "update intervals set began_at = $1
+                    where id = (select id from intervals where host = $2 and service = $3 and series = $4
+                                order by began_at limit 1)
+                          and value = $5 and began_at = $6";
+    let lengthened = sqlx::query(lengthen)
+        .bind(past.from.as_millis())
+        .bind(past.host.as_i64())
+        .bind(past.service)
+        .bind(past.series.name())
+        .bind(past.value)
+        .bind(past.until.map(Wall::as_millis))
+        .execute(&mut *conn)
+        .await?;
+    if lengthened.rows_affected() > 0 {
+        return Ok(());
+    }
+    let sql = "insert into intervals (host, service, series, value, began_at, ended_at)
+               values ($1, $2, $3, $4, $5, $6)";
+    sqlx::query(sql)
+        .bind(past.host.as_i64())
+        .bind(past.service)
+        .bind(past.series.name())
+        .bind(past.value)
+        .bind(past.from.as_millis())
+        .bind(past.until.map(Wall::as_millis))
+        .execute(conn)
+        .await
+        .map(drop)
+}
+
 /// Whether an interval begins or ends after this time: a clock was ahead. Reads the whole table.
 ///
 /// # Errors
@@ -528,6 +564,24 @@ mod tests {
         end_of_host(&mut tx, HOST, at(95)).await.unwrap();
         tx.commit().await.unwrap();
         assert_eq!(stored(&store, Services::All, 0, 99).await, [":up 10-95", "ping:ok 12-90"]);
+    }
+
+    #[tokio::test]
+    async fn the_past_is_added_backwards_and_joins_what_it_continues() {
+        let (store, _dir) = scene().await;
+        put(&store, &[change("", 90, Some("up"))]).await;
+        let mut tx = store.begin().await.unwrap();
+        let past = [("", "up", 70, 80), ("", "down", 60, 70), ("", "down", 40, 60), ("ping", "ok", 40, 80)];
+        for (service, value, from, until) in past {
+            let (from, until) = (at(from), Some(at(until)));
+            let past = Interval { host: HOST, service, series: Series::State, value, from, until };
+            add_past(&mut tx, &past).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        let all = stored(&store, Services::All, 0, 99).await;
+        assert_eq!(all, [":down 40-70", ":up 70-80", ":up 90-...", "ping:ok 40-80"]);
+        put(&store, &[change("", 95, Some("down"))]).await;
+        assert_eq!(stored(&store, Services::None, 85, 99).await, [":up 90-95", ":down 95-..."]);
     }
 
     #[tokio::test]

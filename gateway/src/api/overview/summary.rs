@@ -121,7 +121,10 @@ impl Summary {
             revision,
             made,
             took: Duration::ZERO,
-            overview: overview(&totals, app.live.health().clock_problem(), unconfirmed),
+            overview: Overview {
+                simulated: app.config.simulated,
+                ..overview(&totals, app.live.health().clock_problem(), unconfirmed)
+            },
             totals,
             problems,
             verdicts,

@@ -32,6 +32,9 @@ pub struct Overview {
     /// Absent: none waits.
     #[serde(default)]
     pub restore_unconfirmed: Option<String>,
+    /// The devices and their past are simulated: this is the demo.
+    #[serde(default)]
+    pub simulated: bool,
 }
 
 impl Overview {
