@@ -18,8 +18,8 @@ use crate::demo::past::world::World;
 use crate::demo::past::{self, Lived, Stretch};
 use crate::health::{Health, Space};
 use crate::server::Server;
-use crate::store::history::series::{self, SeriesCache};
 use crate::store::history::Sealable;
+use crate::store::history::series::{self, SeriesCache};
 use crate::store::intervals::{self, Interval, Series};
 use crate::store::reports::Selection;
 use crate::store::{Store, events, snapshot};
@@ -187,7 +187,8 @@ mod tests {
 
     fn with_disk(host: &mut HostSpec) {
         host.ssh.user = Some("watch".to_owned());
-        host.services.retain(|service| matches!(service.check, Check::Tunnel | Check::Ping { .. } | Check::Ssh));
+        host.services
+            .retain(|service| matches!(service.check, Check::Tunnel | Check::Ping { .. } | Check::Ssh));
         let disk = Check::Sensor(Sensor::Disk { path: "/".into() });
         let like = host.services[0].clone();
         host.services.push(fleetgate_engine::messages::ServiceSpec {

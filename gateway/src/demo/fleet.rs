@@ -132,7 +132,11 @@ impl DemoFleet {
     ///
     /// # Errors
     /// Fails when a device finds no socket, or when its keys are unusable.
-    pub async fn start(gateway: &Gateway, world: &Arc<World>, members: Vec<Member>) -> Result<Self, FleetError> {
+    pub async fn start(
+        gateway: &Gateway,
+        world: &Arc<World>,
+        members: Vec<Member>,
+    ) -> Result<Self, FleetError> {
         let mut units = BTreeMap::new();
         for member in members {
             let name = member.recruit.planned.name;

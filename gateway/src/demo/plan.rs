@@ -263,7 +263,10 @@ fn range(text: &str) -> Range {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::demo::past::world::World;
     use crate::demo::sensors::Sensors;
     use fleetgate_probes::sample::Status;
     use fleetgate_probes::sensors::{judge, parse, script};
@@ -287,9 +290,9 @@ mod tests {
     #[test]
     fn two_sensors_are_over_the_warning_and_five_over_the_critical_limit() {
         let mut statuses = Vec::new();
+        let world = Arc::new(World::new(crate::clock::wall()));
         for device in plan() {
-            let sensors = Sensors::default();
-            device.sensors.iter().for_each(|(name, value)| sensors.set(name, *value).expect("one"));
+            let sensors = Sensors::of(Arc::clone(&world), device.name);
             for service in services(&device) {
                 let Check::Sensor(sensor) = &service.check else { continue };
                 let asked = script(&[("it".to_owned(), sensor.clone())], TIMING.timeout);

@@ -88,9 +88,7 @@ fn reading(sensor: &Sensor, value: f64) -> Reading {
         Sensor::Load => Reading::load([value, value * 0.9, value * 0.8], CPUS),
         Sensor::Memory => Reading::memory(MEMORY_BYTES, MEMORY_BYTES - share(MEMORY_BYTES)),
         Sensor::Uptime => Reading::uptime(value),
-        Sensor::Temperature { name } => {
-            Reading::temperature(value, name.as_deref().unwrap_or("cpu-thermal"))
-        }
+        Sensor::Temperature { name } => Reading::temperature(value, name.as_deref().unwrap_or("cpu-thermal")),
         Sensor::Processes { .. } => Reading::processes(count(value)),
         Sensor::FileAge { .. } | Sensor::Capture(_) => Reading::file_age(value, "picture.jpg"),
         Sensor::Usb { .. } => Reading::count("devices", count(value)),

@@ -69,7 +69,8 @@ struct Device {
 impl World {
     /// Returns the world of the planned fleet.
     pub fn new(began: Wall) -> World {
-        let label = |device: &plan::PlannedDevice, key: &str| device.labels.get(key).cloned().unwrap_or_default();
+        let label =
+            |device: &plan::PlannedDevice, key: &str| device.labels.get(key).cloned().unwrap_or_default();
         let device = |device: plan::PlannedDevice| {
             let (site, mobile) = (label(&device, "site"), label(&device, "uplink") == "lte");
             (device.name, Device { site, mobile, planned: device.sensors })
@@ -106,7 +107,9 @@ impl World {
     pub fn value(&self, device: &str, sensor: &str, at: Wall) -> f64 {
         let planned = self.devices.get(device).and_then(|device| device.of(sensor));
         match (sensor, planned) {
-            ("disk", Some(planned)) if device == story::PURGE_STOPS_ON => self.disk_without_purge(planned, at),
+            ("disk", Some(planned)) if device == story::PURGE_STOPS_ON => {
+                self.disk_without_purge(planned, at)
+            }
             ("disk", planned) => disk(planned.unwrap_or_else(|| healthy(sensor)), at),
             ("temperature", Some(planned)) => self.heated(device, planned, at),
             ("temperature", None) => temperature(device, at),
@@ -296,7 +299,8 @@ mod tests {
     fn the_start_of_the_demo_is_no_step() {
         let world = world();
         let around = [BEGAN - Duration::from_secs(5), BEGAN + Duration::from_secs(5)];
-        for (device, sensor) in [("cam-02", "temperature"), ("cam-04", "disk"), ("cam-05", "disk"), ("cam-15", "memory")]
+        for (device, sensor) in
+            [("cam-02", "temperature"), ("cam-04", "disk"), ("cam-05", "disk"), ("cam-15", "memory")]
         {
             let [before, after] = around.map(|at| world.value(device, sensor, at));
             assert!((before - after).abs() < 0.05, "{device} {sensor}: {before} {after}");

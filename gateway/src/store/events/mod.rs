@@ -169,11 +169,7 @@ async fn insert(conn: &mut SqliteConnection, event: &NewEvent<'_>) -> sqlx::Resu
 }
 
 /// `seq`: `None` gives it the next number.
-async fn insert_at(
-    conn: &mut SqliteConnection,
-    seq: Option<i64>,
-    event: &NewEvent<'_>,
-) -> sqlx::Result<i64> {
+async fn insert_at(conn: &mut SqliteConnection, seq: Option<i64>, event: &NewEvent<'_>) -> sqlx::Result<i64> {
     sqlx::query_scalar(
         "insert into events (at, kind, object, object_id, service, cause, evidence, data, principal, truncated, seq)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) returning seq",
