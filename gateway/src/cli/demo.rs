@@ -15,13 +15,14 @@ use serde_json::{Value, json};
 
 use super::client::{Client, DEMO, api_path, find_socket};
 use super::device::present;
-use super::{Connection, demo_rentals, serve, terminal};
+use super::{Connection, demo_past, demo_rentals, serve, terminal};
 use crate::cli::out;
 use crate::clock;
 use crate::config::Config;
 use crate::data_dir::{self, DataDir};
 use crate::demo::control::{self, Control, Order};
 use crate::demo::fleet::{self, DemoFleet, Gateway, Member, Recruit};
+use crate::demo::past::world::World;
 use crate::demo::{plan, rental};
 use crate::health::telemetry;
 use crate::outbound::Outbound;
@@ -112,7 +113,11 @@ async fn entertain(server: &Server, path: &Path, own_data: bool) -> anyhow::Resu
     let seed = server.identity.wireguard.as_bytes();
     let recruits = fleet::recruit(seed).await.context("no free port for a device of the demo")?;
     let gateway = gateway_of(server);
-    let fleet = Arc::new(enrol(&gateway, &client, recruits).await?);
+    // The past ends before the first device is there, and its events are numbered before all that follow.
+    let world = Arc::new(World::new(clock::wall()));
+    let numbers = server.state.store.reserve_events(demo_past::EVENTS).await?;
+    let fleet = Arc::new(enrol(&gateway, &client, &world, recruits).await?);
+    let _past = demo_past::begin(server, &world, numbers).await.context("the demo has no past")?;
     let _control = Control::serve(path, fleet.clone()).context("cannot open the demo's control socket")?;
     announce(server, path, own_data).await?;
     server.login_shown()?;
@@ -141,6 +146,7 @@ fn fresh_directory(path: &Path) -> anyhow::Result<DataDir> {
 /// Returns settings with everything on loopback, and the usual ports if they are free.
 fn settings(path: &Path) -> anyhow::Result<Config> {
     let mut config = Config::load(path, None)?;
+    config.simulated = true;
     config.listen = free(51_820, |a| UdpSocket::bind(a).and_then(|s| s.local_addr()))?;
     config.api_listen = free(8080, |a| TcpListener::bind(a).and_then(|s| s.local_addr()))?;
     config.endpoint = Some(config.listen.to_string().parse()?);
@@ -170,12 +176,17 @@ fn gateway_of(server: &Server) -> Gateway {
     }
 }
 
-async fn enrol(gateway: &Gateway, client: &Client, recruits: Vec<Recruit>) -> anyhow::Result<DemoFleet> {
+async fn enrol(
+    gateway: &Gateway,
+    client: &Client,
+    world: &Arc<World>,
+    recruits: Vec<Recruit>,
+) -> anyhow::Result<DemoFleet> {
     let mut members = Vec::new();
     for recruit in recruits {
         members.push(enrol_one(client, recruit).await?);
     }
-    Ok(DemoFleet::start(gateway, members).await?)
+    Ok(DemoFleet::start(gateway, world, members).await?)
 }
 
 async fn enrol_one(client: &Client, recruit: Recruit) -> anyhow::Result<Member> {
@@ -226,7 +237,8 @@ async fn announce(server: &Server, path: &Path, own_data: bool) -> anyhow::Resul
         "fleetgate demo: {} devices over real tunnels, on UDP port {}\n\n  \
          {}\n\n\
          opens the page and works once. In a minute the page shows Up 24, and 1 handled:\n\
-         the rental unit is being reconfigured. From another terminal:\n\n  \
+         the rental unit is being reconfigured. Its graphs go back for thirty days, which\n\
+         are simulated, too: in two minutes all of them are there. From another terminal:\n\n  \
          {program} status\n  \
          {program} host show cam-12\n  \
          {program} demo off cam-07\n  \
@@ -311,7 +323,9 @@ mod tests {
             let client = Client::new(&local).expect("a client");
             let all = fleet::recruit(server.identity.wireguard.as_bytes()).await.expect("recruits");
             let recruits: Vec<Recruit> = all.into_iter().filter(wanted).take(DEVICES + 1).collect();
-            let fleet = enrol(&gateway_of(&server), &client, recruits).await.expect("all are enrolled");
+            let world = Arc::new(World::new(clock::wall()));
+            let fleet =
+                enrol(&gateway_of(&server), &client, &world, recruits).await.expect("all are enrolled");
             Scene { server, client, fleet, _dir: dir }
         }
 

@@ -11,6 +11,7 @@ mod conf;
 mod contact;
 mod customer;
 mod demo;
+mod demo_past;
 mod demo_rentals;
 mod device;
 mod enrolment;

@@ -102,6 +102,8 @@ pub struct Config {
     pub log_json: bool,
     /// Proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Vec<IpAddr>,
+    /// The devices and their past are simulated, and the page says so. Set by the demo alone.
+    pub simulated: bool,
 }
 
 /// How names are answered inside the tunnels.
@@ -221,6 +223,7 @@ impl Config {
             retention: retention(&raw.retention, history.hours)?,
             log_json: log_json(raw.log.as_deref())?,
             trusted_proxies: trusted_proxies(raw.trusted_proxies)?,
+            simulated: false,
         })
     }
 

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use fleetgate_keys::ssh_key::{SshKey, SshPublicKey};
 use fleetgate_keys::{PresharedKey, PrivateKey, PublicKey};
@@ -15,6 +16,7 @@ use tokio::net::TcpListener;
 use zeroize::Zeroizing;
 
 use super::device::{Device, DeviceError, DeviceHandle, DeviceSpec, SshSpec};
+use super::past::world::World;
 use super::plan::{self, PlannedDevice};
 use super::public::PublicDevice;
 use super::renter::{WEB_PORT, web_server};
@@ -126,15 +128,20 @@ enum Power {
 }
 
 impl DemoFleet {
-    /// Switches all devices on.
+    /// Switches all devices on. Their sensors have the values of `world`.
     ///
     /// # Errors
     /// Fails when a device finds no socket, or when its keys are unusable.
-    pub async fn start(gateway: &Gateway, members: Vec<Member>) -> Result<Self, FleetError> {
+    pub async fn start(
+        gateway: &Gateway,
+        world: &Arc<World>,
+        members: Vec<Member>,
+    ) -> Result<Self, FleetError> {
         let mut units = BTreeMap::new();
         for member in members {
-            let name = member.recruit.planned.name.to_owned();
-            units.insert(name, Unit::start(gateway, member).await?);
+            let name = member.recruit.planned.name;
+            let sensors = Sensors::of(Arc::clone(world), name);
+            units.insert(name.to_owned(), Unit::start(gateway, sensors, member).await?);
         }
         Ok(DemoFleet(units))
     }
@@ -173,12 +180,8 @@ impl DemoFleet {
 }
 
 impl Unit {
-    async fn start(gateway: &Gateway, member: Member) -> Result<Self, FleetError> {
+    async fn start(gateway: &Gateway, sensors: Sensors, member: Member) -> Result<Self, FleetError> {
         let Recruit { planned, private, host_key, listener } = member.recruit;
-        let sensors = Sensors::default();
-        for (name, value) in &planned.sensors {
-            sensors.set(name, *value)?;
-        }
         let ssh = SshSpec {
             port: plan::SSH_PORT,
             host_key,

@@ -55,7 +55,7 @@ pub struct PlannedDevice {
     /// The address of a device outside the VPN; `None` behind a tunnel.
     pub public: Option<Ipv4Addr>,
     pub ssh_user: Option<&'static str>,
-    /// Initial sensor values that differ from those of a healthy device.
+    /// Sensor values at the start that differ from those of a healthy device.
     pub sensors: Vec<(&'static str, f64)>,
     /// Overrides that reduce the profile to the planned services.
     pub overrides: Vec<ServiceOverride>,
@@ -263,7 +263,10 @@ fn range(text: &str) -> Range {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::demo::past::world::World;
     use crate::demo::sensors::Sensors;
     use fleetgate_probes::sample::Status;
     use fleetgate_probes::sensors::{judge, parse, script};
@@ -287,9 +290,9 @@ mod tests {
     #[test]
     fn two_sensors_are_over_the_warning_and_five_over_the_critical_limit() {
         let mut statuses = Vec::new();
+        let world = Arc::new(World::new(crate::clock::wall()));
         for device in plan() {
-            let sensors = Sensors::default();
-            device.sensors.iter().for_each(|(name, value)| sensors.set(name, *value).expect("one"));
+            let sensors = Sensors::of(Arc::clone(&world), device.name);
             for service in services(&device) {
                 let Check::Sensor(sensor) = &service.check else { continue };
                 let asked = script(&[("it".to_owned(), sensor.clone())], TIMING.timeout);

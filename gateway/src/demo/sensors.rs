@@ -5,6 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use fleetgate_probes::sensors::{Reading, Sensor, parse_request, render};
 
+use super::past::world::{HEALTHY, World, healthy};
+use crate::clock;
+
 const GIB: u64 = 1 << 30;
 const DISK_BYTES: u64 = 64 * GIB;
 const MEMORY_BYTES: u64 = 4 * GIB;
@@ -14,26 +17,6 @@ const INODES_USED: u32 = 90_000;
 const INODES_FREE: u32 = 910_000;
 const PICTURE_BYTES: u64 = 4_200_000;
 
-/// Every kind of sensor with the value of a healthy device: percent used, file systems that turned
-/// read-only, average of one minute, percent used, seconds, degrees Celsius, a count, seconds, two
-/// counts, percent busy, bytes received, pictures of a day, and degrees Celsius on the board.
-const HEALTHY: [(&str, f64); 14] = [
-    ("disk", 41.0),
-    ("mounts", 0.0),
-    ("load", 0.4),
-    ("memory", 37.0),
-    ("uptime", 1_209_600.0),
-    ("temperature", 43.5),
-    ("processes", 87.0),
-    ("file_age", 40.0),
-    ("usb", 1.0),
-    ("users", 0.0),
-    ("cpu", 12.0),
-    ("traffic", 250_000_000.0),
-    ("daily", 480.0),
-    ("values", 21.5),
-];
-
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "no sensor is called {0:?}: use disk, mounts, load, memory, uptime, temperature, processes, file_age, usb, users, \
@@ -42,70 +25,87 @@ const HEALTHY: [(&str, f64); 14] = [
 pub struct NoSensor(pub String);
 
 /// Sensor values, one per kind, shared by a device and the control socket.
-#[derive(Clone, Debug)]
-pub struct Sensors(Arc<Mutex<BTreeMap<&'static str, f64>>>);
-
-impl Default for Sensors {
-    fn default() -> Self {
-        Sensors(Arc::new(Mutex::new(BTreeMap::from(HEALTHY))))
-    }
+#[derive(Clone, Debug, Default)]
+pub struct Sensors {
+    /// The values that were set. They stay.
+    set: Arc<Mutex<BTreeMap<&'static str, f64>>>,
+    /// The world and the name of the device, which give the others. `None`: they are those of a healthy device.
+    of: Option<(Arc<World>, &'static str)>,
 }
 
 impl Sensors {
+    /// Returns the sensors of a device of the demo's fleet.
+    pub fn of(world: Arc<World>, device: &'static str) -> Sensors {
+        Sensors { set: Arc::default(), of: Some((world, device)) }
+    }
+
     /// # Errors
     /// Fails when no sensor has that name.
     pub fn set(&self, name: &str, value: f64) -> Result<(), NoSensor> {
-        match self.values().get_mut(name) {
-            Some(slot) => *slot = value,
-            None => return Err(NoSensor(name.to_owned())),
-        }
+        let known = HEALTHY.iter().find(|(known, _)| *known == name).map(|(known, _)| *known);
+        self.values().insert(known.ok_or_else(|| NoSensor(name.to_owned()))?, value);
         Ok(())
     }
 
     /// Returns the output of the device's shell for a command line; `None` when it is not the sensor
     /// script.
     pub fn answer(&self, line: &str) -> Option<String> {
-        let asked = parse_request(line)?;
-        let sections: Vec<_> = asked.into_iter().map(|(key, sensor)| (key, self.read(&sensor))).collect();
-        Some(render(&sections))
+        answer(line, |kind| self.value(kind))
     }
 
-    fn read(&self, sensor: &Sensor) -> Reading {
-        let value = self.values().get(sensor.kind()).copied().unwrap_or_default();
-        let share = |total: u64| (total as f64 * (value / 100.0).clamp(0.0, 1.0)) as u64;
-        match sensor {
-            Sensor::Disk { .. } => {
-                Reading::disk(DISK_BYTES, share(DISK_BYTES)).with_inodes(INODES_USED, INODES_FREE)
-            }
-            Sensor::Mounts => Reading::mounts(count(value)),
-            Sensor::Load => Reading::load([value, value * 0.9, value * 0.8], CPUS),
-            Sensor::Memory => Reading::memory(MEMORY_BYTES, MEMORY_BYTES - share(MEMORY_BYTES)),
-            Sensor::Uptime => Reading::uptime(value),
-            Sensor::Temperature { name } => {
-                Reading::temperature(value, name.as_deref().unwrap_or("cpu-thermal"))
-            }
-            Sensor::Processes { .. } => Reading::processes(count(value)),
-            Sensor::FileAge { .. } | Sensor::Capture(_) => Reading::file_age(value, "picture.jpg"),
-            Sensor::Usb { .. } => Reading::count("devices", count(value)),
-            Sensor::Users => Reading::count("users", count(value)),
-            Sensor::Cpu => Reading::cpu(value.clamp(0.0, 100.0)),
-            Sensor::Traffic { name } => {
-                let name = name.as_deref().unwrap_or("wwan0");
-                Reading::traffic(value.max(0.0) as u64, value.max(0.0) as u64 / 10, name)
-            }
-            Sensor::Daily { .. } => Reading::daily(count(value), u64::from(count(value)) * PICTURE_BYTES),
-            Sensor::Values { .. } => Reading::of(&[
-                ("age", 5.0, "s"),
-                ("temperature", value, "C"),
-                ("humidity", 48.0, "%"),
-                ("pressure", 1_013.0, "hPa"),
-                ("luminosity", 350.0, "lx"),
-            ]),
-        }
+    fn value(&self, kind: &str) -> f64 {
+        let set = self.values().get(kind).copied();
+        set.unwrap_or_else(|| match &self.of {
+            Some((world, device)) => world.value(device, kind, clock::wall()),
+            None => healthy(kind),
+        })
     }
 
     fn values(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, f64>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.set.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns the output of a shell for a command line, where `value` gives the value of a kind of sensor; `None` when
+/// it is not the sensor script.
+pub(super) fn answer(line: &str, value: impl Fn(&str) -> f64) -> Option<String> {
+    let asked = parse_request(line)?;
+    let read = |(key, sensor): (String, Sensor)| {
+        let reading = reading(&sensor, value(sensor.kind()));
+        (key, reading)
+    };
+    let sections: Vec<_> = asked.into_iter().map(read).collect();
+    Some(render(&sections))
+}
+
+fn reading(sensor: &Sensor, value: f64) -> Reading {
+    let share = |total: u64| (total as f64 * (value / 100.0).clamp(0.0, 1.0)) as u64;
+    match sensor {
+        Sensor::Disk { .. } => {
+            Reading::disk(DISK_BYTES, share(DISK_BYTES)).with_inodes(INODES_USED, INODES_FREE)
+        }
+        Sensor::Mounts => Reading::mounts(count(value)),
+        Sensor::Load => Reading::load([value, value * 0.9, value * 0.8], CPUS),
+        Sensor::Memory => Reading::memory(MEMORY_BYTES, MEMORY_BYTES - share(MEMORY_BYTES)),
+        Sensor::Uptime => Reading::uptime(value),
+        Sensor::Temperature { name } => Reading::temperature(value, name.as_deref().unwrap_or("cpu-thermal")),
+        Sensor::Processes { .. } => Reading::processes(count(value)),
+        Sensor::FileAge { .. } | Sensor::Capture(_) => Reading::file_age(value, "picture.jpg"),
+        Sensor::Usb { .. } => Reading::count("devices", count(value)),
+        Sensor::Users => Reading::count("users", count(value)),
+        Sensor::Cpu => Reading::cpu(value.clamp(0.0, 100.0)),
+        Sensor::Traffic { name } => {
+            let name = name.as_deref().unwrap_or("wwan0");
+            Reading::traffic(value.max(0.0) as u64, value.max(0.0) as u64 / 10, name)
+        }
+        Sensor::Daily { .. } => Reading::daily(count(value), u64::from(count(value)) * PICTURE_BYTES),
+        Sensor::Values { .. } => Reading::of(&[
+            ("age", 5.0, "s"),
+            ("temperature", value, "C"),
+            ("humidity", 48.0, "%"),
+            ("pressure", 1_013.0, "hPa"),
+            ("luminosity", 350.0, "lx"),
+        ]),
     }
 }
 

@@ -24,6 +24,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::control::{Control, Order, send};
 use super::device::{Device, DeviceHandle, DeviceSpec, Service, SshSpec};
 use super::fleet::{DemoFleet, Gateway, Member, recruit};
+use super::past::world::World;
 use super::sensors::Sensors;
 use crate::monitor::ssh::{Limits, SessionKey, SshClient};
 use crate::tunnel::stream::Streams;
@@ -347,7 +348,8 @@ async fn fleet(lab: &mut Lab) -> (DemoFleet, BTreeMap<&'static str, SocketAddr>)
     }
     let gateway =
         Gateway { endpoint: lab.endpoint, public_key: lab.key.public(), ssh_key: lab.ssh_key.public() };
-    (DemoFleet::start(&gateway, members).await.expect("starts"), direct)
+    let world = Arc::new(World::new(crate::clock::wall()));
+    (DemoFleet::start(&gateway, &world, members).await.expect("starts"), direct)
 }
 
 #[tokio::test]

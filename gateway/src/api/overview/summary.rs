@@ -121,7 +121,10 @@ impl Summary {
             revision,
             made,
             took: Duration::ZERO,
-            overview: overview(&totals, app.live.health(), unconfirmed),
+            overview: Overview {
+                simulated: app.config.simulated,
+                ..overview(&totals, app.live.health(), unconfirmed)
+            },
             totals,
             problems,
             verdicts,

@@ -36,6 +36,9 @@ pub struct Overview {
     /// refused; with the remedy. Absent: it has room.
     #[serde(default)]
     pub disk_problem: Option<String>,
+    /// The devices and their past are simulated: this is the demo.
+    #[serde(default)]
+    pub simulated: bool,
 }
 
 impl Overview {

@@ -8,6 +8,7 @@ mod gateway;
 mod reading;
 
 use std::fmt;
+use std::ops::Range;
 
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::messages::{DowntimeOccurrence, Event, EventKind, Excerpt, GATEWAY};
@@ -21,6 +22,7 @@ pub use gateway::{
 };
 pub use reading::{EventFilter, EventRow, Span, Topic};
 
+use super::Store;
 use gateway::{UPLINK_BACK, UPLINK_LOST};
 
 /// The principal of the gateway's own actions. Such rows are not part of the audit view, nor are
@@ -163,9 +165,14 @@ pub async fn append(conn: &mut SqliteConnection, event: &NewEvent<'_>) -> sqlx::
 }
 
 async fn insert(conn: &mut SqliteConnection, event: &NewEvent<'_>) -> sqlx::Result<i64> {
+    insert_at(conn, None, event).await
+}
+
+/// `seq`: `None` gives it the next number.
+async fn insert_at(conn: &mut SqliteConnection, seq: Option<i64>, event: &NewEvent<'_>) -> sqlx::Result<i64> {
     sqlx::query_scalar(
-        "insert into events (at, kind, object, object_id, service, cause, evidence, data, principal, truncated)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) returning seq",
+        "insert into events (at, kind, object, object_id, service, cause, evidence, data, principal, truncated, seq)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) returning seq",
     )
     .bind(event.at.as_millis())
     .bind(event.kind)
@@ -177,6 +184,7 @@ async fn insert(conn: &mut SqliteConnection, event: &NewEvent<'_>) -> sqlx::Resu
     .bind(event.data.to_string())
     .bind(event.principal)
     .bind(event.evidence.is_truncated())
+    .bind(seq)
     .fetch_one(conn)
     .await
 }
@@ -186,13 +194,25 @@ async fn insert(conn: &mut SqliteConnection, event: &NewEvent<'_>) -> sqlx::Resu
 /// # Errors
 /// Fails when the database refuses the write.
 pub async fn append_observed(conn: &mut SqliteConnection, event: &Event) -> sqlx::Result<i64> {
+    append(conn, &observed_row(event)).await
+}
+
+/// Adds an event of the monitor from before the log began, with a number that was reserved.
+///
+/// # Errors
+/// Fails when the database refuses the write, and when the number is taken.
+pub async fn add_past(conn: &mut SqliteConnection, event: &Event, seq: i64) -> sqlx::Result<()> {
+    insert_at(conn, Some(seq), &observed_row(event)).await.map(drop)
+}
+
+fn observed_row(event: &Event) -> NewEvent<'_> {
     let object = match &event.service {
         _ if event.host == GATEWAY => Object::System,
         Some(_) => Object::Service,
         None => Object::Host,
     };
     let (kind, data) = observed(&event.kind);
-    let row = NewEvent {
+    NewEvent {
         at: event.at,
         kind,
         object,
@@ -202,8 +222,29 @@ pub async fn append_observed(conn: &mut SqliteConnection, event: &Event) -> sqlx
         evidence: event.evidence.clone(),
         data,
         principal: event.by.as_deref().unwrap_or(SYSTEM),
-    };
-    append(conn, &row).await
+    }
+}
+
+impl Store {
+    /// Reserves sequence numbers: the next event follows them. They are for events from before, so that the log is
+    /// in the order of time.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read or written.
+    pub async fn reserve_events(&self, count: i64) -> sqlx::Result<Range<i64>> {
+        let mut tx = self.begin().await?;
+        let last: Option<i64> = sqlx::query_scalar("select seq from sqlite_sequence where name = 'events'")
+            .fetch_optional(&mut *tx)
+            .await?;
+        let first = last.unwrap_or_default() + 1;
+        let sql = match last {
+            Some(_) => "update sqlite_sequence set seq = $1 where name = 'events'",
+            None => "insert into sqlite_sequence (name, seq) values ('events', $1)",
+        };
+        sqlx::query(sql).bind(first + count - 1).execute(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(first..first + count)
+    }
 }
 
 /// Returns the stable name of a monitor event, and its data for programs.
@@ -263,7 +304,7 @@ mod tests {
         WITHOUT_TOPICS_OF_OBJECT,
     };
     use super::*;
-    use crate::store::{Store, fixture};
+    use crate::store::fixture;
 
     fn seqs(rows: &[EventRow]) -> Vec<i64> {
         rows.iter().map(|r| r.seq).collect()
@@ -464,5 +505,33 @@ mod tests {
         assert_eq!(ended["id"], format!("a_{}", Id::from_i64(9)));
         assert_eq!((rows[0].kind.as_str(), rows[0].object.as_str()), ("state", "service"));
         assert_eq!(rows[0].data, r#"{"from":"ok","state_type":"hard","to":"critical"}"#);
+    }
+
+    #[tokio::test]
+    async fn events_of_the_past_stand_before_those_that_follow_the_reservation() {
+        let (store, _dir) = fixture::store().await;
+        log(&store).await;
+        let reserved = store.reserve_events(10).await.unwrap();
+        assert_eq!(reserved, 6..16);
+        log(&store).await;
+        let event = Event {
+            at: Wall::from_millis(1),
+            host: Id::from_i64(7),
+            service: None,
+            kind: EventKind::StateChanged { from: "up", to: "down", hard: true, measured_at: None },
+            cause: String::new(),
+            evidence: Excerpt::default(),
+            by: None,
+        };
+        let mut conn = store.write.acquire().await.unwrap();
+        for seq in [15, 14] {
+            add_past(&mut conn, &event, seq).await.unwrap();
+        }
+        assert!(add_past(&mut conn, &event, 14).await.is_err());
+        drop(conn);
+        let state = EventFilter { kind: Some("state"), ..EventFilter::default() };
+        let newest = store.events(Span::Before(i64::MAX), &state, 5).await.unwrap();
+        assert_eq!(seqs(&newest), [20, 17, 15, 14, 5]);
+        assert_eq!((newest[2].at, newest[2].object.as_str()), (Wall::from_millis(1), "host"));
     }
 }

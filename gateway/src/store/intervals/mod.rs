@@ -242,6 +242,42 @@ pub async fn add_stop(conn: &mut SqliteConnection, from: Wall, until: Wall) -> s
         .map(drop)
 }
 
+/// Adds what held before everything that is stored of its series. If the stored begins with the same value at the
+/// same time, it lasts longer.
+///
+/// # Errors
+/// Fails when the database refuses the write.
+pub async fn add_past(conn: &mut SqliteConnection, past: &Interval<'_>) -> sqlx::Result<()> {
+    let lengthen = "update intervals set began_at = $1
+                    where id = (select id from intervals where host = $2 and service = $3 and series = $4
+                                order by began_at limit 1)
+                          and value = $5 and began_at = $6";
+    let lengthened = sqlx::query(lengthen)
+        .bind(past.from.as_millis())
+        .bind(past.host.as_i64())
+        .bind(past.service)
+        .bind(past.series.name())
+        .bind(past.value)
+        .bind(past.until.map(Wall::as_millis))
+        .execute(&mut *conn)
+        .await?;
+    if lengthened.rows_affected() > 0 {
+        return Ok(());
+    }
+    let sql = "insert into intervals (host, service, series, value, began_at, ended_at)
+               values ($1, $2, $3, $4, $5, $6)";
+    sqlx::query(sql)
+        .bind(past.host.as_i64())
+        .bind(past.service)
+        .bind(past.series.name())
+        .bind(past.value)
+        .bind(past.from.as_millis())
+        .bind(past.until.map(Wall::as_millis))
+        .execute(conn)
+        .await
+        .map(drop)
+}
+
 /// Whether an interval begins or ends after this time: a clock was ahead. Reads the whole table.
 ///
 /// # Errors

@@ -146,6 +146,24 @@ async fn a_clock_that_is_behind_leaves_the_time_of_what_is_removed() {
 }
 
 #[tokio::test]
+async fn the_past_is_added_backwards_and_joins_what_it_continues() {
+    let (store, _dir) = scene().await;
+    put(&store, &[change("", 90, Some("up"))]).await;
+    let mut tx = store.begin().await.unwrap();
+    let past = [("", "up", 70, 80), ("", "down", 60, 70), ("", "down", 40, 60), ("ping", "ok", 40, 80)];
+    for (service, value, from, until) in past {
+        let (from, until) = (at(from), Some(at(until)));
+        let past = Interval { host: HOST, service, series: Series::State, value, from, until };
+        add_past(&mut tx, &past).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let all = stored(&store, Services::All, 0, 99).await;
+    assert_eq!(all, [":down 40-70", ":up 70-80", ":up 90-...", "ping:ok 40-80"]);
+    put(&store, &[change("", 95, Some("down"))]).await;
+    assert_eq!(stored(&store, Services::None, 85, 99).await, [":up 90-95", ":down 95-..."]);
+}
+
+#[tokio::test]
 async fn what_is_removed_ends_and_begins_nothing_more() {
     let (store, _dir) = scene().await;
     put(&store, &[change("", 10, Some("up")), change("ping", 10, Some("ok"))]).await;
