@@ -18,8 +18,8 @@ const silent = (t, now) => (t > now - 3.2 * DAY && t < now - 3.2 * DAY + 3 * 360
 const outage = (t, now) => (t > now - 0.72 * DAY && t < now - 0.72 * DAY + 1500) || (Math.floor(t / 3600) % 397 === 11);
 
 const KINDS = {
-  rtt: (t, n) => 0.045 + 0.02 * Math.sin((t / DAY) * 2 * Math.PI) + 0.015 * noise(t, n) + (noise(t, n + 1) > 0.995 ? 0.25 * noise(t, n + 2) : 0),
-  loss: (t, n) => (noise(t, n) > 0.992 ? Math.round(noise(t, n + 1) * 3) * 20 : 0),
+  rta: (t, n) => 0.045 + 0.02 * Math.sin((t / DAY) * 2 * Math.PI) + 0.015 * noise(t, n) + (noise(t, n + 1) > 0.995 ? 0.25 * noise(t, n + 2) : 0),
+  pl: (t, n) => (noise(t, n) > 0.992 ? Math.round(noise(t, n + 1) * 3) * 20 : 0),
   time: (t, n) => 0.012 + 0.006 * noise(t, n),
   used: (t, n) => { const rate = 11 + (n & 3); const day = t / DAY; const tooth = (day + ((n >>> 4) & 15) / 16) % 1; return 62 + 6 * Math.sin(day / 90) + rate * tooth + 0.4 * noise(t, n); },
   temperature: (t, n) => 24 + 9 * Math.sin((t / DAY) * 2 * Math.PI - 2) + 14 * Math.sin((t / (365 * DAY)) * 2 * Math.PI - 1.9) + 1.5 * noise(Math.floor(t / 900), n) + 0.3 * noise(t, n),
@@ -28,6 +28,7 @@ const KINDS = {
   load: (t, n) => Math.max(0, 0.4 + 0.3 * Math.sin((t / DAY) * 2 * Math.PI - 1) + 0.5 * noise(t, n) ** 4 * 4),
   rx: (t, n) => 40_000 + 35_000 * Math.max(0, Math.sin((t / DAY) * 2 * Math.PI - 1.5)) + 20_000 * noise(t, n),
 };
+KINDS.fullness = KINDS.used;
 KINDS.tx = (t, n) => KINDS.rx(t, n + 3) / 6;
 
 export function past({ find, hosts, services, page }) {
@@ -37,7 +38,7 @@ export function past({ find, hosts, services, page }) {
   function valueAt(host, label, t) {
     const at = Math.floor(t / 60) * 60;
     if (at > now() || at < born(host) || silent(at, now())) return null;
-    if (outage(at, now()) && label !== 'loss') return null;
+    if (outage(at, now()) && label !== 'pl') return null;
     if (outage(at, now())) return 100;
     return (KINDS[label] ?? KINDS.load)(at, hash(host.name + label));
   }
@@ -120,8 +121,8 @@ export function past({ find, hosts, services, page }) {
   function top(asked) {
     const metric = asked.get('metric');
     const limit = Number(asked.get('limit') ?? 10);
-    const value = { disk_used: (host) => valueAt(host, 'used', now() - 60) ?? 0, traffic: (host) => 4e9 * noise(hash(host.name), 3) ** 2 + 2e7, rtt: (host) => (valueAt(host, 'rtt', now() - 60) ?? 0) }[metric];
-    const [uom, service] = { disk_used: ['%', 'disk'], traffic: ['B', undefined], rtt: ['s', 'ping'] }[metric] ?? [];
+    const value = { disk_used: (host) => valueAt(host, 'used', now() - 60) ?? 0, traffic: (host) => 4e9 * noise(hash(host.name), 3) ** 2 + 2e7, rtt: (host) => (valueAt(host, 'rta', now() - 60) ?? 0) * 1000 }[metric];
+    const [uom, service] = { disk_used: ['%', 'disk'], traffic: ['B', undefined], rtt: ['ms', 'ping'] }[metric] ?? [];
     if (!value) return [422, { code: 'invalid', title: 'invalid', detail: 'metric' }];
     const items = hosts.map((host) => ({ host: host.name, host_id: host.id, service, value: value(host), uom, text: '' })).sort((a, b) => b.value - a.value).slice(0, limit);
     return [200, { items }];
@@ -135,7 +136,7 @@ export function past({ find, hosts, services, page }) {
       const tx_bytes = Math.floor(rx_bytes / 5);
       return { day: iso(day * DAY).slice(0, 10), rx_bytes, tx_bytes, bytes: rx_bytes + tx_bytes };
     }).filter((_, i) => i % 17 !== 13);
-    return [200, { days }];
+    return [200, { days, budget_bytes_per_day: hash(host.name) % 3 ? 20e6 : undefined }];
   }
 
   return (on, asked) => {

@@ -57,8 +57,8 @@ function makeHost(i) {
 function makeServices(host, i) {
   const list = [];
   if (host.tunnel) list.push(service(host, 'tunnel', 'tunnel', 'ok', 'Session of 40 s, packet 1 s ago'));
-  if (host.tunnel && i < 13) list.push(service(host, 'ping', 'ping', 'ok', '3 of 3 answers, rtt 52 ms', [metric('rtt', 0.052, 's', '0.2', '0.5', 0), metric('loss', 0, '%', '20', '60', 0, 100)]));
-  if (host.tunnel && i < 13) list.push(service(host, 'disk', 'sensor', 'ok', 'Disk / is 71 % full', [metric('used', 71, '%', '80', '90', 0, 100), metric('load', 0.62, '')]));
+  if (host.tunnel && i < 13) list.push(service(host, 'ping', 'ping', 'ok', '3 of 3 answers, rta 52 ms', [metric('rta', 52, 'ms', '200', '500', 0), metric('pl', 0, '%', '20', '60', 0, 100)]));
+  if (host.tunnel && i < 13) list.push(service(host, 'disk', 'sensor', 'ok', 'Disk / is 71 % full', [metric('used', 71, '%', '80', '90', 0, 100), metric('fullness', 71, '%')]));
   if (host.tunnel && i < 13) list.push(service(host, 'traffic', 'sensor', 'ok', '48 kB/s in, 8 kB/s out', [metric('rx', 4e9, 'c'), metric('tx', 7e8, 'c')]));
   if (!host.tunnel || (i >= 13 && i < 20)) list.push(service(host, 'ssh', 'ssh', 'ok', 'SSH-2.0-OpenSSH_9.2p1 in 12 ms', [metric('time', 0.012, 's', '2', '5', 0)]));
   if (i >= 13 && i < 20) {
@@ -221,6 +221,7 @@ function answer(method, path, query, body, cookie) {
   }
   if ((match = on('/hosts/([^/]+)'))) return find(match[1]) ? [200, find(match[1])] : [404, { detail: 'no such host' }];
   if ((match = on('/hosts/([^/]+)/settings'))) return [200, { ...find(match[1]), profiles: ['default'] }];
+  if ((match = on('/hosts/([^/]+)/services/([^/]+)'))) return [200, services.get(find(match[1]).id).find((one) => one.name === match[2])];
   if ((match = on('/hosts/([^/]+)/services'))) return [200, page(services.get(find(match[1]).id), query)];
   if (on('/hosts/([^/]+)(/services/[^/]+)?/check')) return [202, undefined];
   if (on('/devices/([^/]+)/reset-clock')) return [204, undefined];

@@ -2,7 +2,8 @@
 // past is computed and reaches back three years. By environment:
 //   LOGIN_URL    http://.../login#<one-time secret> of a gateway
 //   HOST         a device with a past of 30 days (cam-07); OLD_HOST one of three years (cam-07)
-//   SERVICE, METRIC  a metric of it (ping, rtt)
+//   SERVICE, METRIC  a metric of it (ping, rta)
+//   LABEL        a label that several hosts have (kind=camera)
 //   SHOTS        a folder for screenshots
 //   CHROMIUM     the browser (/usr/bin/chromium)
 // Prints a line per promise; exits with 1 when one is broken.
@@ -14,7 +15,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
 
-const { LOGIN_URL, SHOTS, HOST = 'cam-07', OLD_HOST = 'cam-07', SERVICE = 'ping', METRIC = 'rtt', PORT = '8097' } = process.env;
+const { LOGIN_URL, SHOTS, HOST = 'cam-07', OLD_HOST = 'cam-07', SERVICE = 'ping', METRIC = 'rta', LABEL = 'kind=camera', PORT = '8097' } = process.env;
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
 const WIDE = { width: 1280, height: 900 };
@@ -200,6 +201,39 @@ async function choosesRanges(page) {
   await until('the free range stands in the address', async (see) => /from=\d+&to=\d+/.test(see(page.url())));
 }
 
+/** Two hosts or more in one graph, with their rows; by groups too. The address has it all. */
+async function compares(page) {
+  await page.goto(`${BASE}/compare?range=7d`);
+  await page.getByLabel('Hosts', { exact: true }).fill(LABEL);
+  await page.getByRole('button', { name: 'Select', exact: true }).click();
+  const choice = page.getByRole('combobox', { name: 'Metric' });
+  await choice.locator(`option[value="${SERVICE}/${METRIC}"]`).waitFor({ state: 'attached' });
+  await choice.selectOption(`${SERVICE}/${METRIC}`);
+  await until('hosts are compared', async (see) => see(await page.locator('section.plot tbody tr').count()) >= 2);
+  await page.locator('section.plot canvas').waitFor();
+  await shot(page, 'compare-light', 'h1');
+  await axe(page);
+  await page.reload();
+  await until('the comparison outlives a reload', async (see) => see(await page.locator('section.plot tbody tr').count()) >= 2);
+  await page.getByRole('combobox', { name: 'Lines' }).selectOption('all');
+  await until('all hosts are one line', async (see) => see(await page.locator('section.plot tbody tr').count()) === 1);
+  await page.getByRole('heading', { name: 'Fullest disks' }).waitFor();
+}
+
+/** Sparklines of the fleet, and the bar of the last day on each service. */
+async function showsTheDay(page) {
+  await page.goto(`${BASE}/`);
+  await page.locator('[role=row] .trend svg').first().waitFor();
+  must(/24 h: /.test(await page.locator('[role=row] .trend svg').first().getAttribute('aria-label')), 'a sparkline has no words');
+  await shot(page, 'fleet-light', 'h1');
+  await axe(page);
+  await page.goto(`${BASE}/hosts/${HOST}`);
+  const bar = page.locator(`#service-${SERVICE} svg[role=img]`);
+  await bar.waitFor();
+  must(/the last 24 hours: (OK|Critical)/.test(await bar.getAttribute('aria-label')), `the bar says ${await bar.getAttribute('aria-label')}`);
+  await page.getByRole('heading', { name: 'Traffic by day' }).waitFor();
+}
+
 const profile = mkdtempSync(join(tmpdir(), 'fleetgate-e2e-'));
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: [...FLAGS, `--crash-dumps-dir=${profile}`] });
 try {
@@ -225,6 +259,9 @@ try {
   await promise('a table has the values for those who do not see the graph', () => hasATable(month));
   await promise('ranges and a free range stand in the address', () => choosesRanges(month));
 
+  await promise('sparklines in the fleet, and a bar of the last day on a service', () => showsTheDay(month));
+  await promise('one metric of many hosts is compared, and top lists stand below', () => compares(month));
+
   const years = await open(light, `/hosts/${OLD_HOST}?range=3y`);
   await promise('3 years are drawn, by the day', async () => {
     must((await colours(years)) > 5, 'the canvas is empty');
@@ -240,6 +277,10 @@ try {
   await promise('360 pixels are enough', () => noSidewaysScroll(phone));
   await promise('axe finds nothing serious at 360 pixels', () => axe(phone));
   await shot(phone, 'graphs-360');
+  await phone.goto(`${BASE}/compare?label=${encodeURIComponent(LABEL)}&service=${SERVICE}&metric=${METRIC}`);
+  await phone.locator('section.plot canvas').waitFor();
+  await promise('360 pixels are enough for a comparison', () => noSidewaysScroll(phone));
+  await promise('axe finds nothing serious on a comparison at 360 pixels', () => axe(phone));
 
   await promise('nothing complained: no script error, nothing that the policy held back', async () => {
     must(complaints.length === 0, complaints.slice(0, 5).join('\n'));

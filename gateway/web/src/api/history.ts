@@ -1,6 +1,7 @@
 /** What graphs ask the API for. The types stand here because no other page needs them. */
 
-import { ask, clientOf } from './client';
+import { ask, clientOf, type PageOf } from './client';
+import type { Event, TrafficDay } from './types';
 
 export type TierName = 'raw' | '5m' | '1h' | '1d';
 
@@ -45,8 +46,8 @@ export interface Interval {
   /** Absent: the host itself. */
   service?: string | null;
   series: string;
-  /** The state; empty for other series. */
-  value: string;
+  /** Of `state` the hard state; null otherwise. */
+  value?: string | null;
   from: string;
   /** Absent: it lasts. */
   until?: string | null;
@@ -61,6 +62,20 @@ export interface MetricsQuery {
   to: string;
   points?: number;
   group_by?: string;
+}
+
+/** A time is searched only with a host. */
+interface EventsQuery {
+  host: string;
+  from: string;
+  to: string;
+  limit: number;
+  after?: string | undefined;
+}
+
+export interface TrafficAnswer {
+  days: TrafficDay[];
+  budget_bytes_per_day?: number | null;
 }
 
 export interface TopItem {
@@ -83,6 +98,8 @@ interface Paths {
   '/api/v1/metrics/query': { get: Call<MetricsAnswer, { query: MetricsQuery }> };
   '/api/v1/metrics/top': { get: Call<{ items: TopItem[] }, { query: { metric: TopMetric; limit?: number } }> };
   '/api/v1/hosts/{host}/intervals': { get: Call<{ items: Interval[] }, { path: { host: string }; query: { from: string; to: string } }> };
+  '/api/v1/hosts/{host}/traffic': { get: Call<TrafficAnswer, { path: { host: string }; query: { days: number } }> };
+  '/api/v1/events': { get: Call<PageOf<Event>, { query: EventsQuery }> };
 }
 
 const past = clientOf<Paths>();
@@ -96,3 +113,8 @@ export async function intervalsOf(host: string, from: string, to: string): Promi
 export async function topOf(metric: TopMetric, limit: number): Promise<TopItem[]> {
   return (await ask(past.GET('/api/v1/metrics/top', { params: { query: { metric, limit } } }))).items;
 }
+
+export const trafficOf = (host: string, days: number): Promise<TrafficAnswer> => ask(past.GET('/api/v1/hosts/{host}/traffic', { params: { path: { host }, query: { days } } }));
+
+/** A page of the events of a host in a time, the newest first. */
+export const eventsOf = (query: EventsQuery): Promise<PageOf<Event>> => ask(past.GET('/api/v1/events', { params: { query } }));

@@ -30,7 +30,7 @@ export function statesOf(intervals: readonly Interval[], service: string | undef
   const unreachable = service ? [] : intervals.filter((one) => one.series === 'unreachable');
   const spans = own.flatMap((one) => {
     const part = within(window, seconds(one.from) ?? 0, seconds(one.until) ?? window.to);
-    return part ? [{ ...part, kind: kindOf(one.value) }] : [];
+    return part ? [{ ...part, kind: kindOf(one.value ?? '') }] : [];
   });
   const over = unreachable.flatMap((one) => within(window, seconds(one.from) ?? 0, seconds(one.until) ?? window.to) ?? []);
   return spans.flatMap((span) => split(span, over)).sort((a, b) => a.from - b.from);
@@ -162,7 +162,7 @@ export function marksAt(marks: readonly PastMark[], at: number, near: number): P
 export function mayConcern(incident: Incident, intervals: readonly Interval[]): boolean {
   const [from, to] = [seconds(incident.opened_at) ?? 0, seconds(incident.closed_at) ?? Infinity];
   return intervals.some((one) => {
-    if (one.series !== 'state' || ['up', 'ok', 'pending'].includes(one.value)) return false;
+    if (one.series !== 'state' || ['up', 'ok', 'pending'].includes(one.value ?? '')) return false;
     // An incident opens with the hard state, or a little before it.
     return (seconds(one.from) ?? 0) - 300 <= to && (seconds(one.until) ?? Infinity) + 300 >= from;
   });

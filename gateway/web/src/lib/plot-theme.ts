@@ -8,6 +8,7 @@ export interface Theme {
   soft: string;
   line: string;
   accent: string;
+  quiet: string;
   band: string;
   gap: string;
   downtime: string;
@@ -37,6 +38,7 @@ export function themeOf(box: HTMLElement): Theme {
     soft: color('var(--soft)'),
     line: color('var(--line)'),
     accent: color('var(--accent)'),
+    quiet: clear('quiet', 45),
     band: clear('accent', 20),
     gap: clear('quiet', 26),
     downtime: clear('quiet', 13),

@@ -7,12 +7,14 @@ import { dragged, type Window } from './graph';
 import type { Band } from './range';
 import type { PastMark, Span } from './past-marks';
 import type { Theme } from './plot-theme';
+import { aloneOf } from './samples';
 import { axisLabels } from './unit';
 
 export interface Line {
-  values: readonly (number | null)[];
-  /** The number of its colour; absent: the accent. */
-  color?: number;
+  /** `null` is a gap; what is `undefined` has no value of its own, and the line goes on. */
+  values: readonly (number | null | undefined)[];
+  /** The number of its colour; absent: the accent. `quiet`: one of many. */
+  color?: number | 'quiet';
   dashed?: boolean;
   /** The edge of the band: not drawn itself. */
   edge?: boolean;
@@ -54,6 +56,7 @@ const TICK_SPACE = 78;
 const SMALL = 480;
 const DRAG = 4;
 const NARROW = 3;
+const WIDTH = 1.5;
 
 /** How high the bar of a state is, as a share: the shape says it besides the colour. */
 const HEIGHTS: Record<string, number> = { up: 0.35, ok: 0.35, pending: 0.2, unknown: 0.7, unreachable: 0.7, warning: 0.7, critical: 1, down: 1 };
@@ -77,6 +80,10 @@ export class Plot {
   show(shown: Shown): void {
     this.shown = shown;
     const { window, axis } = shown;
+    shown.lines.forEach((line, i) => {
+      const series = this.plot.series[i + 1];
+      if (series && !line.edge) series.width = line.width ?? WIDTH;
+    });
     this.plot.batch(() => {
       this.plot.setData(this.data(), false);
       this.plot.setScale('x', { min: window.from, max: window.to });
@@ -103,7 +110,7 @@ export class Plot {
   }
 
   private data(): uPlot.AlignedData {
-    return [this.shown.at as number[], ...this.shown.lines.map(({ values }) => values as (number | null)[])];
+    return [this.shown.at as number[], ...this.shown.lines.map(({ values }) => values as (number | null | undefined)[])];
   }
 
   private options(width: number, height: number, group: string): uPlot.Options {
@@ -160,7 +167,7 @@ export class Plot {
     if (line.edge) return { stroke: 'transparent', width: 0, points: { show: false } };
     return {
       stroke: () => this.color(this.shown.lines[index]),
-      width: line.width ?? 1.5,
+      width: line.width ?? WIDTH,
       ...(line.dashed ? { dash: [6, 4] } : {}),
       // A value between two gaps has no line: it is drawn as a point.
       points: { show: true, size: 4, width: 0, fill: () => this.color(this.shown.lines[index]), filter: () => this.alone(index) },
@@ -169,12 +176,12 @@ export class Plot {
 
   private color(line: Line | undefined): string {
     if (!line || line.edge) return 'transparent';
+    if (line.color === 'quiet') return this.theme.quiet;
     return line.color === undefined ? this.theme.accent : this.theme.lines[line.color % this.theme.lines.length]!;
   }
 
   private alone(index: number): number[] {
-    const values = this.shown.lines[index]?.values ?? [];
-    return values.flatMap((value, i) => (value !== null && (values[i - 1] ?? null) === null && (values[i + 1] ?? null) === null ? [i] : []));
+    return aloneOf(this.shown.lines[index]?.values ?? []);
   }
 
   private step(min: number, max: number): ReturnType<typeof stepOf> {

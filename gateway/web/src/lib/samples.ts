@@ -63,6 +63,36 @@ export function drawnOf(columns: Columns): Drawn {
   return drawn;
 }
 
+/** One column on the times of all buckets: `undefined` where the line goes on, `null` in a gap. */
+export function alignedOf(columns: Columns): (number | null | undefined)[] {
+  const indices = known(columns);
+  const reach = reachOf(indices, columns.raw);
+  const values: (number | null | undefined)[] = columns.avg.map((value) => value ?? undefined);
+  indices.forEach((index, i) => {
+    const next = indices[i + 1];
+    if (next === undefined || next - index > reach) values.fill(null, index + 1, next ?? values.length);
+  });
+  return values.fill(null, 0, indices[0] ?? values.length);
+}
+
+/** The values that have a gap on both sides: no line shows them. */
+export function aloneOf(values: readonly (number | null | undefined)[]): number[] {
+  const found: number[] = [];
+  let [last, count] = [-1, 0];
+  const close = (): void => {
+    if (count === 1) found.push(last);
+    count = 0;
+  };
+  values.forEach((value, i) => {
+    if (value === undefined) return;
+    if (value === null) return close();
+    last = i;
+    count += 1;
+  });
+  close();
+  return found;
+}
+
 export interface Summary {
   min: number;
   avg: number;
@@ -115,7 +145,8 @@ export function rowsOf(columns: Columns, most: number): Row[] {
   return rows;
 }
 
-const field = (text: string): string => (/[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+/** A field of a CSV. */
+export const field = (text: string): string => (/[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
 
 /** One line per bucket; a gap has empty fields and the count 0. Numbers have a point, whatever the reader's language. */
 export function csvOf(columns: Columns, uom: string): string {

@@ -1,7 +1,7 @@
 /** States and marks of one host in a window, for its graphs. */
 
-import { api, ask, pages } from '../api/client';
-import { intervalsOf, type Interval } from '../api/history';
+import { api, ask, first, pages } from '../api/client';
+import { eventsOf, intervalsOf, type Interval } from '../api/history';
 import type { Downtime, Event, Incident, Rental } from '../api/types';
 import type { Window } from '../lib/graph';
 import { downtimeMarks, eventMarks, incidentMarks, mayConcern, rentalMarks, type PastMark } from '../lib/past-marks';
@@ -53,22 +53,12 @@ export class HostMarks {
       login.canOperate
         ? keep(ask(api.GET('/api/v1/rentals', { params: { query: { device: id, from, to, limit: 200 } } })), ({ items }) => (this.rentals = items))
         : undefined,
-      keep(this.eventsSince(id, window.from), (found) => (this.events = found)),
+      keep(this.eventsIn(id, from, to), (found) => (this.events = found)),
     ]);
   }
 
-  /** The newest first, until one is older than the window. */
-  private async eventsSince(host: string, from: number): Promise<Event[]> {
-    const found: Event[] = [];
-    await pages(
-      (after) => ask(api.GET('/api/v1/events', { params: { query: { host, limit: 250, after } } })),
-      (items) => {
-        found.push(...items);
-        const last = items.at(-1);
-        return found.length < EVENTS_MOST && last !== undefined && Date.parse(last.at) / 1000 >= from;
-      },
-    );
-    return found;
+  private async eventsIn(host: string, from: string, to: string): Promise<Event[]> {
+    return first((after) => eventsOf({ host, from, to, limit: 250, after }), EVENTS_MOST);
   }
 
   /** The API has no incidents of a host: those that are during its problems are asked for their members. */
