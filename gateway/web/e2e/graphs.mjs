@@ -157,6 +157,22 @@ async function zoomsByDragging(page) {
   await isWhole(page);
 }
 
+/** A finger moves the window, and the page stays where it is. */
+async function movesByTouch(page) {
+  await graph(page).evaluate((box) => box.scrollIntoView({ block: 'center' }));
+  const box = await graph(page).locator('.u-over').boundingBox();
+  const top = await page.evaluate(() => scrollY);
+  const touch = await page.context().newCDPSession(page);
+  const at = (share) => [{ x: box.x + box.width * share, y: box.y + 50 }];
+  await touch.send('Input.dispatchTouchEvent', { type: 'touchStart', touchPoints: at(0.3) });
+  for (const share of [0.4, 0.5, 0.6, 0.7, 0.8]) await touch.send('Input.dispatchTouchEvent', { type: 'touchMove', touchPoints: at(share) });
+  await touch.send('Input.dispatchTouchEvent', { type: 'touchEnd', touchPoints: [] });
+  const { span, to } = await zoomIn(page);
+  must(Math.abs(span - 7 * DAY) < 60, `it changed its length to ${span} s`);
+  must(Math.abs(Date.now() / 1000 - 3.5 * DAY - to) < DAY, `half a window to the past ends at ${new Date(to * 1000).toISOString()}`);
+  must((await page.evaluate(() => scrollY)) === top, 'the page scrolled');
+}
+
 /** All graphs say their value at the moment under the pointer of one. */
 async function hoversTogether(page) {
   await graph(page).evaluate((box) => box.scrollIntoView({ block: 'center' }));
@@ -277,6 +293,7 @@ try {
   await promise('360 pixels are enough', () => noSidewaysScroll(phone));
   await promise('axe finds nothing serious at 360 pixels', () => axe(phone));
   await shot(phone, 'graphs-360');
+  await promise('a finger moves the window', () => movesByTouch(phone));
   await phone.goto(`${BASE}/compare?label=${encodeURIComponent(LABEL)}&service=${SERVICE}&metric=${METRIC}`);
   await phone.locator('section.plot canvas').waitFor();
   await promise('360 pixels are enough for a comparison', () => noSidewaysScroll(phone));

@@ -58,7 +58,7 @@ const DAY = 86_400;
 const MONTH = 30.44 * DAY;
 const STEPS: readonly [Unit, readonly number[], number][] = [
   ['minute', [1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720], MINUTE],
-  ['day', [1, 2, 7, 14], DAY],
+  ['day', [1, 2, 3, 7, 14], DAY],
   ['month', [1, 2, 3, 6, 12, 24, 60, 120], MONTH],
 ];
 
@@ -104,7 +104,7 @@ function wallAt({ year, month, day }: Wall, unit: Unit, count: number, n: number
   const midnight = { hour: 0, minute: 0 };
   if (unit === 'minute') return { year, month, day, hour: 0, minute: n * count };
   if (unit === 'month') return { year, month: Math.floor((month - 1) / count) * count + 1 + n * count, day: 1, ...midnight, ...(count >= 12 ? { month: 1 + n * count } : {}) };
-  // Weeks begin on Monday; pairs of days are counted from a fixed day, so that panning moves no mark.
+  // Weeks begin on Monday; others are counted from a fixed day, so that panning moves no mark.
   const number = Math.floor(Date.UTC(year, month - 1, day) / 86_400_000);
   const behind = (number + 3) % count;
   return { year, month, day: day - behind + n * count, ...midnight };

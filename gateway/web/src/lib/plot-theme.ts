@@ -19,6 +19,8 @@ export interface Theme {
   warningZone: string;
   criticalZone: string;
   lines: string[];
+  /** The same, half as strong. */
+  faint: string[];
   states: Record<Kind, string>;
 }
 
@@ -49,6 +51,7 @@ export function themeOf(box: HTMLElement): Theme {
     warningZone: clear('warning', 7),
     criticalZone: clear('bad', 7),
     lines: Array.from({ length: LINES }, (_, i) => color(`var(--series-${i + 1})`)),
+    faint: Array.from({ length: LINES }, (_, i) => clear(`series-${i + 1}`, 50)),
     states: {
       up: color('var(--good-fill)'), ok: color('var(--good-fill)'), pending: color('var(--strong-line)'), unknown: clear('unsure', 60),
       unreachable: clear('unsure', 60), warning: color('var(--warning-fill)'), critical: color('var(--bad-fill)'), down: color('var(--bad)'),

@@ -15,7 +15,8 @@ export interface Line {
   values: readonly (number | null | undefined)[];
   /** The number of its colour; absent: the accent. `quiet`: one of many. */
   color?: number | 'quiet';
-  dashed?: boolean;
+  /** Half as strong. */
+  faint?: boolean;
   /** The edge of the band: not drawn itself. */
   edge?: boolean;
   width?: number;
@@ -52,7 +53,7 @@ const LEFT_SMALL = 54;
 const BELOW = 36;
 const BAR = 7;
 const BAR_TOP = 4;
-const TICK_SPACE = 78;
+const TICK_SPACE = 70;
 const SMALL = 480;
 const DRAG = 4;
 const NARROW = 3;
@@ -168,7 +169,6 @@ export class Plot {
     return {
       stroke: () => this.color(this.shown.lines[index]),
       width: line.width ?? WIDTH,
-      ...(line.dashed ? { dash: [6, 4] } : {}),
       // A value between two gaps has no line: it is drawn as a point.
       points: { show: true, size: 4, width: 0, fill: () => this.color(this.shown.lines[index]), filter: () => this.alone(index) },
     };
@@ -177,7 +177,8 @@ export class Plot {
   private color(line: Line | undefined): string {
     if (!line || line.edge) return 'transparent';
     if (line.color === 'quiet') return this.theme.quiet;
-    return line.color === undefined ? this.theme.accent : this.theme.lines[line.color % this.theme.lines.length]!;
+    const colors = line.faint ? this.theme.faint : this.theme.lines;
+    return line.color === undefined ? this.theme.accent : colors[line.color % colors.length]!;
   }
 
   private alone(index: number): number[] {
@@ -292,7 +293,7 @@ export class Plot {
       if (mark.kind === 'event') this.triangle(u, left);
     }
     const top = bbox.top + bbox.height + BAR_TOP * px;
-    this.rect(u, bbox.left, top + BAR * px - px, bbox.width, px, this.theme.line);
+    if (this.shown.states.length > 0) this.rect(u, bbox.left, top + BAR * px - px, bbox.width, px, this.theme.line);
     for (const span of this.shown.states) {
       const [left, right] = [u.valToPos(span.from, 'x', true), u.valToPos(span.to, 'x', true)];
       const height = (HEIGHTS[span.kind] ?? 1) * BAR * px;
