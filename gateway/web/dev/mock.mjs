@@ -4,6 +4,7 @@
 import { readFileSync, existsSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { join } from 'node:path';
+import { past } from './history.mjs';
 import { rentals } from './rentals.mjs';
 
 const PORT = Number(process.env.PORT ?? 8099);
@@ -56,7 +57,9 @@ function makeHost(i) {
 function makeServices(host, i) {
   const list = [];
   if (host.tunnel) list.push(service(host, 'tunnel', 'tunnel', 'ok', 'Session of 40 s, packet 1 s ago'));
-  if (host.tunnel && i < 13) list.push(service(host, 'ping', 'ping', 'ok', '3 of 3 answers, rtt 0.42 ms', [metric('rtt', 0.42, 'ms', '200', '500', 0), metric('loss', 0, '%', '20', '60', 0, 100)]));
+  if (host.tunnel && i < 13) list.push(service(host, 'ping', 'ping', 'ok', '3 of 3 answers, rta 52 ms', [metric('rta', 52, 'ms', '200', '500', 0), metric('pl', 0, '%', '20', '60', 0, 100)]));
+  if (host.tunnel && i < 13) list.push(service(host, 'disk', 'sensor', 'ok', 'Disk / is 71 % full', [metric('used', 71, '%', '80', '90', 0, 100), metric('fullness', 71, '%')]));
+  if (host.tunnel && i < 13) list.push(service(host, 'traffic', 'sensor', 'ok', '48 kB/s in, 8 kB/s out', [metric('rx', 4e9, 'c'), metric('tx', 7e8, 'c')]));
   if (!host.tunnel || (i >= 13 && i < 20)) list.push(service(host, 'ssh', 'ssh', 'ok', 'SSH-2.0-OpenSSH_9.2p1 in 12 ms', [metric('time', 0.012, 's', '2', '5', 0)]));
   if (i >= 13 && i < 20) {
     const critical = i < 18;
@@ -87,6 +90,9 @@ const grants = [
 const operators = [
   { id: 'p_0000000000001', name: 'anna-laptop', user: 'anna', public_key: 'a'.repeat(43), keyed_at: ago(9e4), addresses: ['10.112.0.9', 'fd72::9'], enabled: true, established: true, endpoint: '198.51.100.7:51820', last_handshake: ago(40), drops: { not_granted: 12 }, created_at: ago(9e4), version: 1 },
 ];
+
+const incidents = [{ id: 'i_0000000000001', scope: 'host', cause: 'device_gone', text: 'cam-07 down', state: 'closed', opened_at: ago(0.72 * 86_400 - 60), closed_at: ago(0.72 * 86_400 - 1500), open_members: 0, members: 1 }];
+const downtimes = [{ id: 'd_1', host: hosts[6].id, host_name: hosts[6].name, labels: null, service: null, start: ago(0.6 * 86_400), end: ago(0.52 * 86_400), fixed: true, author: 'user:ada', comment: 'firmware update', created_at: ago(90_000), managed_by: 'api', version: 1 }];
 
 function event(host, kind, data, cause, evidence, service = null) {
   const one = { seq: events.length + 1, at: ago(0), kind, object: service ? 'service' : 'host', object_id: host.id, object_name: host.name, service, cause, evidence, data, principal: 'system' };
@@ -127,6 +133,10 @@ function problems() {
   return found.sort((a, b) => rank[a.state] - rank[b.state]);
 }
 
+for (const [hours, kind] of [[3, 'device.changed'], [9, 'service.changed'], [15, 'tunnel.endpoint_moved'], [60, 'ssh.key_changed'], [400, 'device.rekeyed'], [9000, 'device.trusted']]) {
+  event(hosts[6], kind, {}, '', '');
+  events.at(-1).at = ago(hours * 3600);
+}
 turn('cam-13', false);
 hosts[12].labels.rental = 'being-reconfigured';
 Object.assign(hosts[12].state, { acknowledged: true, in_downtime: true });
@@ -156,6 +166,7 @@ const find = (key) => hosts.find((host) => host.id === key || host.name === key)
 const me = { principal: 'user:admin', name: 'admin', role: process.env.ROLE ?? 'admin', scopes: [], expires_at: null };
 let sessions = 0;
 const rental = rentals({ hosts, page, tell, qr });
+const history = past({ find, hosts, services, page });
 
 function qr() {
   const squares = Array.from({ length: 441 }, (_, i) => (random() > 0.5 ? `<rect x="${i % 21}" y="${Math.floor(i / 21)}" width="1" height="1"/>` : '')).join('');
@@ -179,12 +190,17 @@ function answer(method, path, query, body, cookie) {
   if (on('/session')) return method === 'DELETE' ? [204, undefined, { 'set-cookie': 'mock=; Path=/; Max-Age=0' }] : [200, me];
   const rented = rental(on, method, query, body);
   if (rented) return rented;
+  const then = history(on, query);
+  if (then) return then;
   if (on('/overview')) return [200, overview()];
   if (on('/problems')) return [200, page(problems(), query)];
   if (on('/hosts')) return [200, page(hosts, query)];
   if (on('/events')) return [200, page(events.filter((e) => !query.get('host') || [e.object_id, e.object_name].includes(query.get('host'))).reverse(), query)];
   if (on('/enrolments')) return [200, page(enrolments, query)];
-  if (on('/(incidents|downtimes|enrolment-tokens)')) return [200, page([], query)];
+  if (on('/incidents')) return [200, page(incidents, query)];
+  if ((match = on('/incidents/(i_[^/]+)'))) return [200, { ...incidents[0], listed: [{ host: hosts[6].id, host_name: hosts[6].name, output: '', began_at: incidents[0].opened_at, joined_at: incidents[0].opened_at }], events: [], notifications: [] }];
+  if (on('/downtimes')) return [200, page(query.get('all') ? downtimes : [], query)];
+  if (on('/enrolment-tokens')) return [200, page([], query)];
   if (on('/grants')) return [200, page(method === 'POST' ? [] : grants, query)];
   if (on('/operators')) return [200, page(operators, query)];
   if (on('/users')) return [200, page([{ id: 'u_1', name: 'anna', role: 'operator', disabled_at: null }], query)];
@@ -205,6 +221,7 @@ function answer(method, path, query, body, cookie) {
   }
   if ((match = on('/hosts/([^/]+)'))) return find(match[1]) ? [200, find(match[1])] : [404, { detail: 'no such host' }];
   if ((match = on('/hosts/([^/]+)/settings'))) return [200, { ...find(match[1]), profiles: ['default'] }];
+  if ((match = on('/hosts/([^/]+)/services/([^/]+)'))) return [200, services.get(find(match[1]).id).find((one) => one.name === match[2])];
   if ((match = on('/hosts/([^/]+)/services'))) return [200, page(services.get(find(match[1]).id), query)];
   if (on('/hosts/([^/]+)(/services/[^/]+)?/check')) return [202, undefined];
   if (on('/devices/([^/]+)/reset-clock')) return [204, undefined];

@@ -838,7 +838,7 @@ async function showsAViewerOnlyWhatHeMay() {
   await page.waitForURL(`${BASE}/`);
   const refused = [];
   page.on('response', (response) => response.status() === 403 && refused.push(response.url()));
-  for (const path of ['/', `/hosts/${OFF_HOST}`, '/incidents', '/downtimes', '/access', '/rentals', '/customers/k_0000000000001', '/enrolments']) {
+  for (const path of ['/', `/hosts/${OFF_HOST}`, '/incidents', '/downtimes', '/compare', '/access', '/rentals', '/customers/k_0000000000001', '/enrolments']) {
     await page.goto(BASE + path);
     await page.locator('h1').first().waitFor();
     await page.waitForTimeout(800);
@@ -1012,7 +1012,7 @@ try {
   await shot(dark, 'now-dark');
 
   const phone = await context({ viewport: PHONE });
-  for (const path of ['/', `/hosts/${OFF_HOST}`, incident, '/incidents', '/downtimes', '/access', '/rentals', '/enrolments', '/login?stay']) {
+  for (const path of ['/', `/hosts/${OFF_HOST}`, incident, '/incidents', '/downtimes', '/compare', '/access', '/rentals', '/enrolments', '/login?stay']) {
     const small = await open(phone, path);
     await small.waitForTimeout(600);
     await promise(`360 pixels are enough for ${path}`, () => noSidewaysScroll(small));

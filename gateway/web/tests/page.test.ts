@@ -104,7 +104,7 @@ describe('labels in a form', () => {
 describe('an address', () => {
   it('shows the page it names', () => {
     expect(pageOf('/hosts/cam.site-7.example')).toEqual({ name: 'host', key: 'cam.site-7.example' });
-    for (const name of ['enrolments', 'incidents', 'downtimes', 'access', 'rentals', 'restore-review']) expect(pageOf(`/${name}`).name).toBe(name);
+    for (const name of ['enrolments', 'incidents', 'downtimes', 'access', 'compare', 'rentals', 'restore-review']) expect(pageOf(`/${name}`).name).toBe(name);
     expect(pageOf('/incidents/i_1')).toEqual({ name: 'incident', id: 'i_1' });
     expect(pageOf('/rentals/l_1/report')).toEqual({ name: 'rental-report', id: 'l_1' });
     expect(pageOf('/customers/k_38h601nahgbz6')).toEqual({ name: 'customer', id: 'k_38h601nahgbz6' });

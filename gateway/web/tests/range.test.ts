@@ -18,7 +18,7 @@ describe('a threshold range', () => {
   });
 
   it('has words', () => {
-    expect(['45', '10:45', '10:', '~:70', '@1:2'].map(inWords)).toEqual(['above 45', 'outside 10 to 45', 'below 10', 'above 70', '1 to 2']);
+    expect(['45', '10:45', '10:', '~:70', '@1:2'].map((text) => inWords(text))).toEqual(['above 45', 'outside 10 to 45', 'below 10', 'above 70', '1 to 2']);
   });
 });
 

@@ -6,6 +6,7 @@ type Schemas = components['schemas'];
 
 export type Overview = Schemas['Overview'];
 export type Host = Schemas['Host'];
+export type TrafficDay = Schemas['TrafficDay'];
 export type Tunnel = Schemas['Tunnel'];
 export type Verdict = Schemas['Verdict'];
 export type Service = Schemas['Service'];

@@ -8,6 +8,7 @@ export type Page =
   | { name: 'incident'; id: string }
   | { name: 'downtimes' }
   | { name: 'access' }
+  | { name: 'compare' }
   | { name: 'rentals' }
   | { name: 'rental-report'; id: string }
   | { name: 'customer'; id: string }
@@ -22,6 +23,7 @@ const PAGES: Record<string, Page> = {
   '/incidents': { name: 'incidents' },
   '/downtimes': { name: 'downtimes' },
   '/access': { name: 'access' },
+  '/compare': { name: 'compare' },
   '/rentals': { name: 'rentals' },
   '/restore-review': { name: 'restore-review' },
 };

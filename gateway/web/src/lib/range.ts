@@ -62,7 +62,7 @@ export interface Measured {
 export function scale(metric: Measured): Scale | undefined {
   const warn = parseRange(metric.warn);
   const crit = parseRange(metric.crit);
-  const ends = [warn, crit].flatMap((range) => (range ? [range.start, range.end] : [])).filter(Number.isFinite);
+  const ends = endsOf(warn, crit);
   const max = metric.max ?? (metric.uom === '%' ? 100 : undefined);
   if (ends.length === 0 && max === undefined) return undefined;
   const shown = [...ends, metric.value ?? 0].filter(Number.isFinite);
@@ -70,10 +70,15 @@ export function scale(metric: Measured): Scale | undefined {
   const high = max ?? Math.max(0, ...shown.map((end) => end * HEADROOM));
   if (!(high > low)) return undefined;
   if (!warn && !crit) return { low, high, bands: [{ from: low, to: high, zone: 'plain' }] };
-  return { low, high, bands: bands(low, high, ends, warn, crit) };
+  return { low, high, bands: bandsOf(low, high, ends, warn, crit) };
 }
 
-function bands(low: number, high: number, ends: number[], warn: Range | undefined, crit: Range | undefined): Band[] {
+/** The ends of both ranges, as far as they have any. */
+export function endsOf(warn: Range | undefined, crit: Range | undefined): number[] {
+  return [warn, crit].flatMap((range) => (range ? [range.start, range.end] : [])).filter(Number.isFinite);
+}
+
+export function bandsOf(low: number, high: number, ends: number[], warn: Range | undefined, crit: Range | undefined): Band[] {
   const inner = ends.filter((end) => end > low && end < high);
   const cuts = [...new Set([low, ...inner, high])].sort((a, b) => a - b);
   const found: Band[] = [];
@@ -94,13 +99,14 @@ export function place(scale: Scale, value: number): number {
   return Math.min(1, Math.max(0, share));
 }
 
-/** A threshold in words: `above 50`, `outside 10 to 20`. */
-export function inWords(text: string | null | undefined): string {
+/** A threshold in words: `above 50`, `outside 10 to 20`; `worded` may add the unit. */
+export function inWords(text: string | null | undefined, worded: (value: number) => string = String): string {
   const range = parseRange(text);
   if (!range) return '';
   const { start, end, inside } = range;
-  if (inside) return `${start} to ${end}`;
-  if (start === 0 && Number.isFinite(end)) return `above ${end}`;
-  if (start === -Infinity) return Number.isFinite(end) ? `above ${end}` : 'never';
-  return Number.isFinite(end) ? `outside ${start} to ${end}` : `below ${start}`;
+  const [from, to] = [worded(start), worded(end)];
+  if (inside) return `${from} to ${to}`;
+  if (start === 0 && Number.isFinite(end)) return `above ${to}`;
+  if (start === -Infinity) return Number.isFinite(end) ? `above ${to}` : 'never';
+  return Number.isFinite(end) ? `outside ${from} to ${to}` : `below ${from}`;
 }

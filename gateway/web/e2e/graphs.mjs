@@ -1,0 +1,311 @@
+// The graphs in a real browser. Without LOGIN_URL it starts dev/mock.mjs with the built page (`npm run build` first), whose
+// past is computed and reaches back three years. By environment:
+//   LOGIN_URL    http://.../login#<one-time secret> of a gateway
+//   HOST         a device with a past of 30 days (cam-07); OLD_HOST one of three years (cam-07)
+//   SERVICE, METRIC  a metric of it (ping, rta)
+//   LABEL        a label that several hosts have (kind=camera)
+//   SHOTS        a folder for screenshots
+//   CHROMIUM     the browser (/usr/bin/chromium)
+// Prints a line per promise; exits with 1 when one is broken.
+import { spawn } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { chromium } from 'playwright-core';
+
+const { LOGIN_URL, SHOTS, HOST = 'cam-07', OLD_HOST = 'cam-07', SERVICE = 'ping', METRIC = 'rta', LABEL = 'kind=camera', PORT = '8097' } = process.env;
+const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
+const WIDE = { width: 1280, height: 900 };
+const PHONE = { width: 360, height: 780 };
+const DAY = 86_400;
+
+const web = fileURLToPath(new URL('..', import.meta.url));
+const mock = LOGIN_URL ? undefined : spawn(process.execPath, ['dev/mock.mjs'], { cwd: web, env: { ...process.env, FLEET: '25', DIST: 'dist', PORT }, stdio: ['ignore', 'pipe', 'inherit'] });
+if (mock) await new Promise((done) => mock.stdout.once('data', done));
+const BASE = LOGIN_URL ? new URL(LOGIN_URL).origin : `http://127.0.0.1:${PORT}`;
+
+let failed = 0;
+const complaints = [];
+
+function must(condition, what) {
+  if (!condition) throw new Error(what);
+}
+
+async function promise(text, keep) {
+  try {
+    await keep();
+    console.log(`ok    ${text}`);
+  } catch (error) {
+    failed += 1;
+    console.log(`FAIL  ${text}\n      ${String(error.message).split('\n').slice(0, 6).join('\n      ')}`);
+  }
+}
+
+async function until(what, ask, ms = 15_000) {
+  const end = Date.now() + ms;
+  let seen;
+  while (Date.now() < end) {
+    if (await ask((value) => (seen = value))) return;
+    await new Promise((done) => setTimeout(done, 100));
+  }
+  throw new Error(`${what}: not within ${ms / 1000} s; last seen: ${seen}`);
+}
+
+function listen(page) {
+  page.on('pageerror', (error) => complaints.push(error.message));
+  page.on('console', (message) => message.type() === 'error' && !/Failed to load resource/.test(message.text()) && complaints.push(message.text()));
+  return page;
+}
+
+const area = (page) => page.locator(`#graphs-${SERVICE} .graph`, { has: page.locator('h4', { hasText: METRIC }) }).first();
+const graph = (page) => area(page).locator('[role=application]');
+
+/** Opens a page, waits until the graph has values, and shows it. */
+async function open(context, path) {
+  const page = listen(await context.newPage());
+  await page.goto(BASE + path);
+  await area(page).scrollIntoViewIfNeeded();
+  await drawn(page);
+  return page;
+}
+
+async function drawn(page) {
+  await area(page).locator('canvas').waitFor();
+  await until('the graph has values', async (see) => / last; /.test(see(await graph(page).getAttribute('aria-label'))));
+}
+
+async function axe(page) {
+  await page.evaluate(AXE);
+  const found = await page.evaluate(() => window.axe.run(document.querySelector('main'), { resultTypes: ['violations'] }));
+  const grave = found.violations.filter(({ impact }) => impact === 'serious' || impact === 'critical');
+  must(grave.length === 0, grave.map((one) => `${one.id}: ${one.nodes.slice(0, 3).map((node) => `${node.html.slice(0, 140)} ${node.any?.[0]?.message ?? ''}`).join(' | ')}`).join('\n'));
+}
+
+async function shot(page, name, at = '#graphs') {
+  if (!SHOTS) return;
+  mkdirSync(SHOTS, { recursive: true });
+  await page.evaluate((at) => scrollTo(0, document.querySelector(at).getBoundingClientRect().top + scrollY - 16), at);
+  await page.waitForTimeout(900);
+  await page.screenshot({ path: join(SHOTS, `${name}.png`) });
+}
+
+async function noSidewaysScroll(page) {
+  const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+  must(over <= 0, `${page.url()} is ${over} pixels too wide`);
+}
+
+/** The seconds from and to of a zoom in the address. */
+async function zoomIn(page) {
+  let found;
+  await until('the zoom stands in the address', async (see) => {
+    const zoom = new URL(page.url()).searchParams.get('zoom');
+    found = see(zoom)?.split('-').map(Number);
+    return found?.length === 2;
+  });
+  return { from: found[0], to: found[1], span: found[1] - found[0] };
+}
+
+const isWhole = (page) => until('nothing is zoomed', async (see) => see(new URL(page.url()).searchParams.get('zoom')) === null);
+
+/** Whether anything of the colour of the line is on the canvas. */
+const colours = (page) =>
+  graph(page).evaluate((box) => {
+    const canvas = box.querySelector('canvas');
+    const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+    const seen = new Set();
+    for (let i = 0; i < data.length; i += 4) if (data[i + 3] > 200) seen.add(`${data[i] >> 4},${data[i + 1] >> 4},${data[i + 2] >> 4}`);
+    return seen.size;
+  });
+
+async function movesByKeys(page) {
+  await graph(page).focus();
+  await page.keyboard.press('+');
+  const first = await zoomIn(page);
+  await page.keyboard.press('ArrowLeft');
+  await until('it moved', async (see) => see((await zoomIn(page)).from) < first.from);
+  const moved = await zoomIn(page);
+  must(Math.abs(moved.span - first.span) <= 1, `it moved and changed its length from ${first.span} to ${moved.span}`);
+  await page.keyboard.press('ArrowRight');
+  await until('it moved back', async (see) => Math.abs(see((await zoomIn(page)).from) - first.from) <= 1);
+  await page.keyboard.press('-');
+  await until('it shows more', async (see) => see((await zoomIn(page)).span) > first.span);
+  await page.keyboard.press('0');
+  await isWhole(page);
+}
+
+async function zoomsByDragging(page) {
+  const box = await graph(page).locator('.u-over').boundingBox();
+  await page.mouse.move(box.x + box.width * 0.25, box.y + 40);
+  await page.mouse.down();
+  await page.mouse.move(box.x + box.width * 0.5, box.y + 40, { steps: 5 });
+  await page.mouse.up();
+  const { span } = await zoomIn(page);
+  must(Math.abs(span - 7.5 * DAY) < DAY, `a quarter of 30 days became ${span} s`);
+  await page.reload();
+  await drawn(page);
+  must((await zoomIn(page)).span === span, 'the zoom does not outlive a reload');
+  await page.keyboard.down('Shift');
+  await page.mouse.move(box.x + box.width * 0.5, box.y + 40);
+  await page.mouse.down();
+  await page.mouse.move(box.x + box.width * 0.75, box.y + 40, { steps: 5 });
+  await page.mouse.up();
+  await page.keyboard.up('Shift');
+  await page.locator('button', { hasText: 'Reset' }).click();
+  await isWhole(page);
+}
+
+/** A finger moves the window, and the page stays where it is. */
+async function movesByTouch(page) {
+  await graph(page).evaluate((box) => box.scrollIntoView({ block: 'center' }));
+  const box = await graph(page).locator('.u-over').boundingBox();
+  const top = await page.evaluate(() => scrollY);
+  const touch = await page.context().newCDPSession(page);
+  const at = (share) => [{ x: box.x + box.width * share, y: box.y + 50 }];
+  await touch.send('Input.dispatchTouchEvent', { type: 'touchStart', touchPoints: at(0.3) });
+  for (const share of [0.4, 0.5, 0.6, 0.7, 0.8]) await touch.send('Input.dispatchTouchEvent', { type: 'touchMove', touchPoints: at(share) });
+  await touch.send('Input.dispatchTouchEvent', { type: 'touchEnd', touchPoints: [] });
+  const { span, to } = await zoomIn(page);
+  must(Math.abs(span - 7 * DAY) < 60, `it changed its length to ${span} s`);
+  must(Math.abs(Date.now() / 1000 - 3.5 * DAY - to) < DAY, `half a window to the past ends at ${new Date(to * 1000).toISOString()}`);
+  must((await page.evaluate(() => scrollY)) === top, 'the page scrolled');
+}
+
+/** All graphs say their value at the moment under the pointer of one. */
+async function hoversTogether(page) {
+  await graph(page).evaluate((box) => box.scrollIntoView({ block: 'center' }));
+  const box = await graph(page).locator('.u-over').boundingBox();
+  await page.mouse.move(box.x + box.width * 0.62, box.y + 30);
+  await page.mouse.move(box.x + box.width * 0.63, box.y + 34);
+  await until('two graphs follow', async (see) => see(await page.locator('.graph .value:not(.soft)').count()) >= 2);
+  await page.mouse.move(5, 5);
+}
+
+async function exports_(page) {
+  const saved = async (name) => {
+    const [download] = await Promise.all([page.waitForEvent('download'), area(page).getByRole('button', { name: new RegExp(`^${name}`) }).click()]);
+    return { name: download.suggestedFilename(), data: readFileSync(await download.path()) };
+  };
+  const csv = await saved('CSV');
+  const lines = csv.data.toString().trimEnd().split('\n');
+  must(csv.name.endsWith('.csv') && csv.name.includes(METRIC), `the file is named ${csv.name}`);
+  must(/^time,unix,min/.test(lines[0]) && lines.length > 100, `${lines.length} lines, the first: ${lines[0]}`);
+  must(lines.slice(1).some((line) => /^\S+Z,\d+(,-?[\d.e-]+){3},\d+$/.test(line)), `a line is ${lines[1]}`);
+  const png = await saved('PNG');
+  must(png.data.subarray(1, 4).toString() === 'PNG' && png.data.length > 3000, `${png.name} has ${png.data.length} bytes`);
+}
+
+async function hasATable(page) {
+  await area(page).getByRole('button', { name: /^Table/ }).click();
+  const rows = await area(page).locator('tbody tr').count();
+  must(rows >= 20 && rows <= 48, `${rows} rows`);
+  await axe(page);
+  await area(page).getByRole('button', { name: /^Table/ }).click();
+}
+
+async function choosesRanges(page) {
+  for (const [text, name] of [['1 h', '1h'], ['7 d', '7d'], ['1 y', '1y']]) {
+    await page.getByRole('group', { name: 'Range' }).getByRole('button', { name: text, exact: true }).click();
+    await until(`the range ${name} stands in the address`, async (see) => see(page.url()).includes(`range=${name}`));
+  }
+  await page.getByRole('button', { name: 'From ... to' }).click();
+  await page.getByLabel('From', { exact: true }).fill('2026-01-01T00:00');
+  await page.getByLabel('To', { exact: true }).fill('2026-02-01T00:00');
+  await page.getByRole('button', { name: 'Show', exact: true }).click();
+  await until('the free range stands in the address', async (see) => /from=\d+&to=\d+/.test(see(page.url())));
+}
+
+/** Two hosts or more in one graph, with their rows; by groups too. The address has it all. */
+async function compares(page) {
+  await page.goto(`${BASE}/compare?range=7d`);
+  await page.getByLabel('Hosts', { exact: true }).fill(LABEL);
+  await page.getByRole('button', { name: 'Select', exact: true }).click();
+  const choice = page.getByRole('combobox', { name: 'Metric' });
+  await choice.locator(`option[value="${SERVICE}/${METRIC}"]`).waitFor({ state: 'attached' });
+  await choice.selectOption(`${SERVICE}/${METRIC}`);
+  await until('hosts are compared', async (see) => see(await page.locator('section.plot tbody tr').count()) >= 2);
+  await page.locator('section.plot canvas').waitFor();
+  await shot(page, 'compare-light', 'h1');
+  await axe(page);
+  await page.reload();
+  await until('the comparison outlives a reload', async (see) => see(await page.locator('section.plot tbody tr').count()) >= 2);
+  await page.getByRole('combobox', { name: 'Lines' }).selectOption('all');
+  await until('all hosts are one line', async (see) => see(await page.locator('section.plot tbody tr').count()) === 1);
+  await page.getByRole('heading', { name: 'Fullest disks' }).waitFor();
+}
+
+/** Sparklines of the fleet, and the bar of the last day on each service. */
+async function showsTheDay(page) {
+  await page.goto(`${BASE}/`);
+  await page.locator('[role=row] .trend svg').first().waitFor();
+  must(/24 h: /.test(await page.locator('[role=row] .trend svg').first().getAttribute('aria-label')), 'a sparkline has no words');
+  await shot(page, 'fleet-light', 'h1');
+  await axe(page);
+  await page.goto(`${BASE}/hosts/${HOST}`);
+  const bar = page.locator(`#service-${SERVICE} svg[role=img]`);
+  await bar.waitFor();
+  must(/the last 24 hours: (OK|Critical)/.test(await bar.getAttribute('aria-label')), `the bar says ${await bar.getAttribute('aria-label')}`);
+  await page.getByRole('heading', { name: 'Traffic by day' }).waitFor();
+}
+
+const profile = mkdtempSync(join(tmpdir(), 'fleetgate-e2e-'));
+const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: [...FLAGS, `--crash-dumps-dir=${profile}`] });
+try {
+  const first = await browser.newContext({ viewport: WIDE });
+  if (LOGIN_URL) {
+    const page = await first.newPage();
+    await page.goto(LOGIN_URL);
+    await page.waitForURL(`${BASE}/`);
+    await page.close();
+  } else await first.addCookies([{ name: 'mock', value: '1', url: BASE }]);
+  const storageState = await first.storageState();
+  const context = (options) => browser.newContext({ viewport: WIDE, storageState, acceptDownloads: true, ...options });
+
+  const light = await context({ colorScheme: 'light' });
+  const month = await open(light, `/hosts/${HOST}?range=30d`);
+  await promise('30 days are drawn', async () => must((await colours(month)) > 5, 'the canvas is empty'));
+  await shot(month, 'graphs-30d-light');
+  await promise('axe finds nothing serious on the graphs', () => axe(month));
+  await promise('the keyboard moves, zooms and resets', () => movesByKeys(month));
+  await promise('dragging zooms, and the zoom outlives a reload', () => zoomsByDragging(month));
+  await promise('a pointer over one graph reads all of them', () => hoversTogether(month));
+  await promise('a graph is saved as CSV and PNG', () => exports_(month));
+  await promise('a table has the values for those who do not see the graph', () => hasATable(month));
+  await promise('ranges and a free range stand in the address', () => choosesRanges(month));
+
+  await promise('sparklines in the fleet, and a bar of the last day on a service', () => showsTheDay(month));
+  await promise('one metric of many hosts is compared, and top lists stand below', () => compares(month));
+
+  const years = await open(light, `/hosts/${OLD_HOST}?range=3y`);
+  await promise('3 years are drawn, by the day', async () => {
+    must((await colours(years)) > 5, 'the canvas is empty');
+    must(/, 109\d d: /.test(await graph(years).getAttribute('aria-label')), await graph(years).getAttribute('aria-label'));
+  });
+  await shot(years, 'graphs-3y-light');
+
+  const dark = await open(await context({ colorScheme: 'dark' }), `/hosts/${HOST}?range=30d`);
+  await promise('axe finds nothing serious on dark graphs', () => axe(dark));
+  await shot(dark, 'graphs-30d-dark');
+
+  const phone = await open(await context({ viewport: PHONE, hasTouch: true }), `/hosts/${HOST}?range=7d`);
+  await promise('360 pixels are enough', () => noSidewaysScroll(phone));
+  await promise('axe finds nothing serious at 360 pixels', () => axe(phone));
+  await shot(phone, 'graphs-360');
+  await promise('a finger moves the window', () => movesByTouch(phone));
+  await phone.goto(`${BASE}/compare?label=${encodeURIComponent(LABEL)}&service=${SERVICE}&metric=${METRIC}`);
+  await phone.locator('section.plot canvas').waitFor();
+  await promise('360 pixels are enough for a comparison', () => noSidewaysScroll(phone));
+  await promise('axe finds nothing serious on a comparison at 360 pixels', () => axe(phone));
+
+  await promise('nothing complained: no script error, nothing that the policy held back', async () => {
+    must(complaints.length === 0, complaints.slice(0, 5).join('\n'));
+  });
+} finally {
+  await browser.close();
+  rmSync(profile, { recursive: true, force: true });
+  mock?.kill();
+}
+console.log(failed === 0 ? 'all promises kept' : `${failed} broken`);
+process.exit(failed === 0 ? 0 : 1);

@@ -1,0 +1,71 @@
+import { describe, expect, it } from 'vitest';
+import type { Interval } from '../src/api/history';
+import type { Downtime, Event, Incident, Rental } from '../src/api/types';
+import { cellsOf, downtimeMarks, eventMarks, incidentMarks, marksAt, marksFor, mayConcern, rentalMarks, stateAt, statesInWords, statesOf } from '../src/lib/past-marks';
+
+const iso = (second: number): string => new Date(second * 1000).toISOString();
+const state = (value: string, from: number, until?: number, service?: string): Interval => ({ series: 'state', value, from: iso(from), ...(until === undefined ? {} : { until: iso(until) }), ...(service ? { service } : {}) });
+const WINDOW = { from: 1000, to: 2000 };
+
+describe('the bar of states', () => {
+  const intervals = [state('ok', 0, 1400, 'ping'), state('critical', 1400, 1410, 'ping'), state('ok', 1410, undefined, 'ping'), state('up', 0), state('warning', 0, undefined, 'disk')];
+
+  it('has the states of one service in the window', () => {
+    expect(statesOf(intervals, 'ping', WINDOW)).toEqual([{ kind: 'ok', from: 1000, to: 1400 }, { kind: 'critical', from: 1400, to: 1410 }, { kind: 'ok', from: 1410, to: 2000 }]);
+    expect(statesOf(intervals, undefined, WINDOW)).toEqual([{ kind: 'up', from: 1000, to: 2000 }]);
+    expect(stateAt(statesOf(intervals, 'ping', WINDOW), 1405)).toBe('critical');
+    expect(stateAt([], 5)).toBeUndefined();
+  });
+
+  it('calls a host unreachable that is down behind a parent', () => {
+    const down = [state('down', 1000, 1500), { series: 'unreachable', value: '', from: iso(1200), until: iso(1300) }];
+    expect(statesOf(down, undefined, WINDOW).map(({ kind, from, to }) => [kind, from, to])).toEqual([['down', 1000, 1200], ['unreachable', 1200, 1300], ['down', 1300, 1500]]);
+  });
+
+  it('shows an outage of ten seconds even in ten cells', () => {
+    const cells = cellsOf(statesOf(intervals, 'ping', WINDOW), WINDOW, 10);
+    expect(cells.map(({ kind }) => kind)).toEqual(['ok', 'critical', 'ok']);
+    expect(cells[1]).toEqual({ kind: 'critical', from: 1400, to: 1500 });
+    expect(cellsOf([], WINDOW, 10)).toEqual([]);
+  });
+
+  it('says its shares, and does not round a problem away', () => {
+    expect(statesInWords(statesOf(intervals, 'ping', WINDOW))).toBe('OK 99 %, Critical 1 %');
+    expect(statesInWords([{ kind: 'ok', from: 0, to: 1e7 }, { kind: 'critical', from: 1e7, to: 1e7 + 1 }])).toBe('OK > 99.9 %, Critical < 0.1 %');
+    expect(statesInWords([])).toBe('no state known');
+  });
+});
+
+describe('marks', () => {
+  it('have each downtime once, cut at its cancellation', () => {
+    const planned = { id: 'd_1', start: iso(1100), end: iso(1500), cancelled_at: iso(1300), comment: 'works', host: 'h_1' } as unknown as Downtime;
+    const recorded: Interval[] = [{ series: 'downtime', value: '', from: iso(1100), until: iso(1300) }, { series: 'downtime', value: '', from: iso(1700), until: iso(1800), service: 'disk' }];
+    const marks = downtimeMarks([planned], recorded, WINDOW);
+    expect(marks.map(({ from, to, text, service }) => [from, to, text, service])).toEqual([[1100, 1300, 'Downtime: works', undefined], [1700, 1800, 'Downtime', 'disk']]);
+    expect(marksFor(marks, 'ping')).toHaveLength(1);
+    expect(marksFor(marks, 'disk')).toHaveLength(2);
+  });
+
+  it('have rentals that took place, and incidents that are open', () => {
+    const rental = { id: 'l_1', from: iso(1500), until: iso(3000), state: 'active', customer: 'k_1' } as unknown as Rental;
+    expect(rentalMarks([rental, { ...rental, state: 'cancelled' }], WINDOW, () => 'Ada')).toMatchObject([{ from: 1500, to: 2000, text: 'Rental: Ada' }]);
+    const incident = { id: 'i_1', opened_at: iso(900), text: 'uplink lost' } as unknown as Incident;
+    expect(incidentMarks([incident, { ...incident, closed_at: iso(950) }], WINDOW)).toMatchObject([{ from: 1000, to: 2000, path: '/incidents/i_1' }]);
+  });
+
+  it('leave out events that stand elsewhere', () => {
+    const event = (seq: number, kind: string, at: number) => ({ seq, kind, at: iso(at) }) as unknown as Event;
+    const marks = eventMarks([event(1, 'state', 1500), event(2, 'device.rekeyed', 1500), event(3, 'device.rekeyed', 2500), event(4, 'message.sent', 1500), event(5, 'incident.opened', 1500)], WINDOW);
+    expect(marks.map(({ text }) => text)).toEqual(['Configuration reissued']);
+    expect(marksAt(marks, 1503, 5)).toHaveLength(1);
+    expect(marksAt(marks, 1510, 5)).toHaveLength(0);
+  });
+
+  it('ask only for incidents during a problem of the host', () => {
+    const incident = (from: number, to: number) => ({ opened_at: iso(from), closed_at: iso(to) }) as unknown as Incident;
+    const intervals = [state('up', 0, 5000), state('down', 5000, 6000), state('up', 6000)];
+    expect(mayConcern(incident(5100, 5900), intervals)).toBe(true);
+    expect(mayConcern(incident(1000, 2000), intervals)).toBe(false);
+    expect(mayConcern(incident(8000, 9000), intervals)).toBe(false);
+  });
+});
