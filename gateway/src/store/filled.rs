@@ -175,6 +175,12 @@ const FILLED: &[Rows] = &[
     (69, "update rentals set selection_profile = 'camera' where id = 114;"),
     (70, ""),
     (71, "update device_ssh_access set rooted = 1;"),
+    (
+        74,
+        r#"insert into forecasts (host, service, at, full_at, text, basis) values (1, 'disk', 2000, 9000, 'full in about 9 days',
+               '{"from":0,"to":1,"peaks":9,"period_s":86400,"slope_per_day":1.5,"spread":0.25}');
+           insert into forecast_days (host, service, day, at, full_at) values (1, 'disk', 0, 2000, 9000);"#,
+    ),
 ];
 
 const INIT: &str = r#"

@@ -26,6 +26,7 @@ pub mod files;
 pub(crate) mod filled;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod forecasts;
 pub mod forwarded;
 pub mod grants;
 pub mod history;
@@ -367,6 +368,7 @@ const MAIN: &[Step] = &[
     step(69, "selection_profile", include_str!("../../../migrations/sqlite/0069_selection_profile.sql")),
     step(70, "usual_gates", include_str!("../../../migrations/sqlite/0070_usual_gates.sql")),
     step(71, "rooted", include_str!("../../../migrations/sqlite/0071_rooted.sql")),
+    step(74, "forecasts", include_str!("../../../migrations/sqlite/0074_forecasts.sql")),
 ];
 const HISTORY: [Step; 1] = [step(1, "init", include_str!("../../../migrations/history/0001_init.sql"))];
 
