@@ -15,8 +15,13 @@ const FALL_TIME: Second = 3 * HOUR;
 pub const LEAST_PEAKS: usize = 4;
 /// More frequent falls do not show in hours.
 const LEAST_PERIOD: Second = 6 * HOUR;
-/// The least correlation of time and value between falls. It fills slowly, while noise falls and rises alike.
-const LEAST_CORRELATION: f64 = 0.5;
+/// The least correlation of time and value between falls, for three of four. It fills slowly, while noise falls and
+/// rises alike.
+const LEAST_CORRELATION: f64 = 0.6;
+/// The least share of a tooth that is lost within [`FALL_TIME`], usually. What falls slowly is a cycle.
+const SHARP: f64 = 0.6;
+/// The times whose usual range tells how high teeth are, if they are low against all of the past.
+const USUAL_SPAN: Second = 2 * DAY;
 /// Purges no longer come after this many of their usual periods,
 const MISSED: Second = 3;
 /// or after this much of the longest one, if it is higher than ever before.
@@ -48,20 +53,33 @@ pub struct Teeth {
     /// Whether most falls come after about the same time.
     pub is_regular: bool,
     correlation: f64,
+    sharpness: f64,
     range: f64,
 }
 
 impl Teeth {
+    /// Finds teeth that are high against all of the past, or else against its usual two days: a step, a slow growth or
+    /// a purge that stopped widens the whole range.
     pub fn find(hours: &[Hour], full: f64) -> Teeth {
-        let range = range(hours);
+        let high = Teeth::against(range(hours), hours, full);
+        if high.are_purges() {
+            return high;
+        }
+        let low = Teeth::against(usual_range(hours), hours, full);
+        if low.are_purges() { low } else { high }
+    }
+
+    fn against(scale: f64, hours: &[Hour], full: f64) -> Teeth {
         let low = hours.iter().fold(f64::INFINITY, |low, hour| low.min(hour.min));
-        let least = (LEAST_FALL * range).max(LEAST_SHARE * (full - low));
+        let least = (LEAST_FALL * scale).max(LEAST_SHARE * (full - low));
         let falls = falls(hours, least);
         let mut start = 0;
-        let (mut peaks, mut correlations) = (Vec::new(), Vec::new());
+        let (mut peaks, mut correlations, mut sharpness) = (Vec::new(), Vec::new(), Vec::new());
         for fall in &falls {
-            peaks.extend(highest(&hours[start..=fall.first]));
-            correlations.push(correlation(&hours[start..=fall.first]));
+            let tooth = &hours[start..=fall.first];
+            peaks.extend(highest(tooth));
+            correlations.push(correlation(tooth));
+            sharpness.push(steepest(hours, fall.first) / range(tooth));
             start = fall.last + 1;
         }
         let times: Vec<Second> = falls.iter().map(|fall| hours[fall.first].at).collect();
@@ -78,14 +96,16 @@ impl Teeth {
             longest: intervals.last().copied().unwrap_or(0),
             is_regular: usual * 10 >= intervals.len() * 7,
             // The past begins anywhere in the first tooth.
-            correlation: median(correlations.split_off(correlations.len().min(1))).unwrap_or(0.0),
-            range,
+            sharpness: median(sharpness).unwrap_or(0.0),
+            correlation: low_quartile(correlations.split_off(correlations.len().min(1))),
+            range: scale,
         }
     }
 
     /// Whether the falls are purges of something that fills in between. A single one is a step.
     pub fn are_purges(&self) -> bool {
-        self.falls.len() > 1 && self.period >= LEAST_PERIOD && self.correlation >= LEAST_CORRELATION
+        let is_toothed = self.correlation >= LEAST_CORRELATION && self.sharpness >= SHARP;
+        self.falls.len() > 1 && self.period >= LEAST_PERIOD && is_toothed
     }
 
     /// Returns the past since the last fall, if there was only one, or the next one did not come when it should.
@@ -111,6 +131,19 @@ pub fn range(hours: &[Hour]) -> f64 {
     let top = hours.iter().fold(f64::NEG_INFINITY, |top, hour| top.max(hour.max));
     let low = hours.iter().fold(f64::INFINITY, |low, hour| low.min(hour.min));
     (top - low).max(0.0)
+}
+
+/// Returns the median of the ranges of two days each, counted back from the end.
+fn usual_range(hours: &[Hour]) -> f64 {
+    let end = hours.last().map_or(0, |newest| newest.at);
+    let part = |hour: &Hour| (end - hour.at) / USUAL_SPAN;
+    median(hours.chunk_by(|a, b| part(a) == part(b)).map(range).collect()).unwrap_or(0.0)
+}
+
+/// Returns 0 for no values.
+fn low_quartile(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 4).copied().unwrap_or(0.0)
 }
 
 /// The first and the last hour of a fall.
@@ -141,6 +174,19 @@ fn falls(hours: &[Hour], least: f64) -> Vec<Fall> {
         start = i + 1;
     }
     falls
+}
+
+/// Returns how far it falls at most within [`FALL_TIME`], around the `i`th hour.
+fn steepest(hours: &[Hour], i: usize) -> f64 {
+    let at = hours[i].at;
+    let begin = hours.partition_point(|hour| hour.at < at - FALL_TIME).min(i.saturating_sub(1));
+    let end = hours.partition_point(|hour| hour.at <= at + FALL_TIME);
+    let near = &hours[begin..end];
+    let falls = near.iter().enumerate().flat_map(|(j, low)| {
+        let is_before = move |(k, high): &(usize, &Hour)| k + 1 == j || low.at - high.at <= FALL_TIME;
+        near[..j].iter().enumerate().filter(is_before).map(move |(_, high)| high.max - low.min)
+    });
+    falls.fold(0.0, f64::max)
 }
 
 /// Returns the correlation of time and value. The ends do not count: they are chosen to be low and high.

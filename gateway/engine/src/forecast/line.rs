@@ -8,14 +8,10 @@ const MOST_POINTS: usize = 60;
 const QUANTILE: f64 = 2.58;
 /// What turns the median of deviations into the standard deviation of a normal distribution.
 const NORMAL: f64 = 1.4826;
-/// The newest points that tell whether the line still goes through them.
-const NEWEST: usize = 3;
 /// Lines over fewer points are not halved.
 const LEAST_BENT: usize = 8;
-/// The newest points are off the line if they are this many times the spread away.
-const BENT: f64 = 3.0;
-/// The least spread, as a share of the range: peaks may lie on a line exactly.
-const LEAST_SPREAD: f64 = 0.01;
+/// A bend that moves the newest point by less than this share of the range does not matter.
+const BENT: f64 = 0.1;
 
 /// A peak or a maximum, and the lowest value of its tooth or time.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,23 +34,27 @@ pub struct Line {
     level: f64,
     /// The usual distance of the points from it.
     pub spread: f64,
-    /// The highest point.
+    /// The highest point, and the difference to the lowest.
     pub top: f64,
+    range: f64,
     /// The usual difference between a point and the lowest value of its time.
     pub noise: f64,
 }
 
 impl Line {
-    /// Returns the line over the newest points that lie on one.
+    /// Returns the line over the newest points that lie on one: their newer half does not have another slope.
     pub fn over(points: &[Point]) -> Option<Line> {
         let mut points = &points[points.len().saturating_sub(MOST_POINTS)..];
-        loop {
-            let line = Line::through(points)?;
-            if points.len() < LEAST_BENT || !line.is_left_by(points) {
-                return Some(line);
+        let mut line = Line::through(points)?;
+        while points.len() >= LEAST_BENT {
+            let newer = &points[points.len() / 2..];
+            let of_newer = Line::through(newer)?;
+            if !line.bends_to(&of_newer) {
+                break;
             }
-            points = &points[points.len() / 2..];
+            (points, line) = (newer, of_newer);
         }
+        Some(line)
     }
 
     fn through(points: &[Point]) -> Option<Line> {
@@ -65,6 +65,7 @@ impl Line {
         let flat = |p: &Point| p.value - slope * (p.at - last.at) as f64;
         let level = median(points.iter().map(flat).collect())?;
         let deviation = median(points.iter().map(|p| (flat(p) - level).abs()).collect())?;
+        let top = points.iter().fold(first.value, |top, p| top.max(p.value));
         Some(Line {
             from: first.at,
             to: last.at,
@@ -73,7 +74,8 @@ impl Line {
             slopes: interval(&slopes, points.len()),
             level,
             spread: NORMAL * deviation,
-            top: points.iter().fold(first.value, |top, p| top.max(p.value)),
+            top,
+            range: top - points.iter().fold(top, |low, p| low.min(p.value)),
             noise: median(points.iter().map(|p| p.value - p.low).collect())?,
         })
     }
@@ -86,12 +88,10 @@ impl Line {
         self.to - self.from
     }
 
-    /// Whether the newest points are all on one side, and far away.
-    fn is_left_by(&self, points: &[Point]) -> bool {
-        let range = self.top - points.iter().fold(self.top, |least, p| least.min(p.value));
-        let far = BENT * self.spread.max(LEAST_SPREAD * range);
-        let mut off = points.iter().rev().take(NEWEST).map(|p| p.value - self.at(p.at));
-        off.clone().all(|off| off > far) || off.all(|off| off < -far)
+    fn bends_to(&self, newer: &Line) -> bool {
+        let is_other = self.slope < newer.slopes.0 || self.slope > newer.slopes.1;
+        let off = (self.slope - newer.slope).abs() * newer.span() as f64;
+        is_other && off > BENT * self.range
     }
 }
 
