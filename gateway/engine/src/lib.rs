@@ -9,6 +9,7 @@
 pub mod availability;
 pub mod calendar;
 pub mod dns;
+pub mod forecast;
 pub mod forward;
 pub mod history;
 pub mod id;

@@ -437,10 +437,17 @@ fn service_row(s: &Service, bars: &str) -> Vec<String> {
         table::lasting(s.since.as_deref(), now),
         table::safe(&s.name),
         table::ago(s.last_check.as_deref(), now),
-        table::safe(&s.text),
+        output(s),
         metrics(&s.metrics),
         bars.to_owned(),
     ]
+}
+
+/// Returns the text of the last result, and the forecast behind it.
+fn output(s: &Service) -> String {
+    let forecast = s.forecast.iter().map(|forecast| forecast.text.as_str());
+    let texts = Some(s.text.as_str()).filter(|text| !text.is_empty()).into_iter().chain(forecast);
+    table::safe(&texts.collect::<Vec<_>>().join("; "))
 }
 
 /// Formats `rta=12.5ms pl=0%`.

@@ -185,6 +185,12 @@ const FILLED: &[Rows] = &[
         73,
         r#"update rentals set maintenance = '[{"from":2000,"until":3000,"comment":"new disk"}]' where id = 114;"#,
     ),
+    (
+        74,
+        r#"insert into forecasts (host, service, at, full_at, text, basis) values (1, 'disk', 2000, 9000, 'full in about 9 days',
+               '{"from":0,"to":1,"peaks":9,"period_s":86400,"slope_per_day":1.5,"spread":0.25}');
+           insert into forecast_days (host, service, day, at, full_at) values (1, 'disk', 0, 2000, 9000);"#,
+    ),
 ];
 
 const INIT: &str = r#"

@@ -27,6 +27,7 @@ pub mod files;
 pub(crate) mod filled;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod forecasts;
 pub mod forwarded;
 pub mod grants;
 pub mod history;
@@ -388,6 +389,7 @@ const MAIN: &[Step] = &[
     step(71, "rooted", include_str!("../../../migrations/sqlite/0071_rooted.sql")),
     step(72, "series_and_redo", include_str!("../../../migrations/sqlite/0072_series_and_redo.sql")),
     step(73, "rental_maintenance", include_str!("../../../migrations/sqlite/0073_rental_maintenance.sql")),
+    step(74, "forecasts", include_str!("../../../migrations/sqlite/0074_forecasts.sql")),
 ];
 /// The first schema had a row for each sample. Its file is not migrated but converted; see `history/convert.rs`.
 const HISTORY: [Step; 1] = [step(2, "blocks", include_str!("../../../migrations/history/0002_blocks.sql"))];

@@ -204,6 +204,8 @@ pub enum MonitorInput {
     /// The effect of the rentals of a device on its monitoring; replaces what was known. Also allowed before the
     /// device.
     RentalPhase(Box<RentalPhase>),
+    /// When services are full; each replaces what was known of its service.
+    Forecasts(Vec<FullAt>),
     /// An earlier run ended while cut off. Sent before the hosts are restored.
     RestoreUplinkLost,
     /// A reading of the gateway's own uplink. Sent regularly, or never.
@@ -211,6 +213,22 @@ pub enum MonitorInput {
     /// A `Reply` follows everything before it.
     Mark(Ticket),
     Timeout,
+}
+
+/// The metric of a forecast: the seconds until [`USED`] is full.
+pub const FULL_WITHIN: &str = "full_within";
+/// The metric of which there are forecasts, in percent.
+pub const USED: &str = "used";
+
+/// The forecast of a service's metric [`USED`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FullAt {
+    pub host: HostId,
+    pub service: String,
+    /// When it is full. `None`: the past supports no such forecast.
+    pub at: Option<Wall>,
+    /// When the forecast was made.
+    pub made_at: Wall,
 }
 
 /// One reading of the gateway's own uplink.

@@ -7,6 +7,7 @@
 mod context;
 mod dependency;
 pub mod downtime;
+mod forecast;
 mod handovers;
 mod host;
 mod incidents;
@@ -33,7 +34,7 @@ use std::time::Duration;
 
 use crate::id::{HostId, Id, PeerId};
 use crate::messages::{
-    Downtime, HostScope, HostSnapshot, HostSpec, MonitorInput, MonitorOutput, Outcome, PassiveResult,
+    Downtime, FullAt, HostScope, HostSnapshot, HostSpec, MonitorInput, MonitorOutput, Outcome, PassiveResult,
     ProbeId, ProbeReply, Record, RentalPhase, Timing, TunnelEvent, WakeReason,
 };
 use crate::time::{Mono, Now, Step, Wall};
@@ -184,6 +185,7 @@ impl Monitor {
             MonitorInput::Handover(spec) => self.handovers.put(*spec, now),
             MonitorInput::ForgetHandover(rental) => self.handovers.remove(rental),
             MonitorInput::RentalPhase(phase) => self.enter_rental_phase(*phase, now),
+            MonitorInput::Forecasts(forecasts) => self.note_forecasts(&forecasts),
             MonitorInput::RestoreUplinkLost => self.was_cut_off(now),
             MonitorInput::Uplink(reading) => self.see_outside(&reading, now),
             MonitorInput::Mark(ticket) => self.shared.ctx(now).record(Record::Reply(ticket, Outcome::Done)),
@@ -334,6 +336,15 @@ impl Monitor {
         self.with(host, now, |host, ctx| outcome = host.submit(sent, ctx));
         self.shared.sign(before, (host, service.as_deref()), &by);
         self.shared.ctx(now).record(Record::Reply(ticket, outcome));
+    }
+
+    /// A forecast counts from the next result on, and so changes no plan.
+    fn note_forecasts(&mut self, forecasts: &[FullAt]) {
+        for forecast in forecasts {
+            if let Some(host) = self.hosts.get_mut(&forecast.host) {
+                host.note_forecast(forecast);
+            }
+        }
     }
 
     fn plan_downtime(&mut self, downtime: Downtime, now: Now) {

@@ -12,7 +12,7 @@ use fleetgate_probes::sample::Status;
 use crate::id::HostId;
 use crate::incident::Found;
 use crate::messages::{
-    Check, CheckableId, ConnectFailure, EventKind, PathCheck, ProbeId, ProbeReply, Record, Sample,
+    Check, CheckableId, ConnectFailure, EventKind, FullAt, PathCheck, ProbeId, ProbeReply, Record, Sample,
     ServiceSpec, ServiceState, SuppressReason, Taken, Timing,
 };
 use crate::time::{Mono, Now, Wall};
@@ -20,6 +20,7 @@ use crate::time::{Mono, Now, Wall};
 use super::downtime::Window;
 use crate::monitor::context::{Ctx, cause, measured_at};
 use crate::monitor::dependency::DependsOn;
+use crate::monitor::forecast;
 use crate::monitor::host::freshness;
 use crate::monitor::host::job;
 use crate::monitor::host::job::JobRuns;
@@ -73,6 +74,7 @@ pub struct Service {
     heard_at: Mono,
     /// The interval factor of the traffic budget.
     pub stretch: u32,
+    forecast: Option<FullAt>,
 }
 
 /// The check in progress; a check never runs twice at once.
@@ -168,6 +170,7 @@ impl Service {
             failed_at: None,
             heard_at: now.mono,
             stretch: 1,
+            forecast: None,
         }
     }
 
@@ -260,7 +263,9 @@ impl Service {
         let minds = spec.check.is_sent() && spec.check != self.spec.check
             || spec.freshness.is_some() && self.spec.freshness.is_none();
         let heard_at = if minds { now } else { self.heard_at };
-        Service { spec, planned, heard_at, ..self }
+        // Another check has another past.
+        let forecast = self.forecast.filter(|_| spec.check == self.spec.check);
+        Service { spec, planned, heard_at, forecast, ..self }
     }
 
     /// Marks its state as not current; returns whether that is a change.
@@ -406,8 +411,15 @@ impl Service {
         self.last_check
     }
 
-    /// Evaluates a result against the thresholds of this service.
-    pub fn judged(&self, result: PluginResult) -> Evaluated {
+    pub fn note_forecast(&mut self, forecast: FullAt) {
+        self.forecast = Some(forecast);
+    }
+
+    /// Evaluates a result, and the forecast of its value, against the thresholds of this service. `at`: the time of
+    /// the result.
+    pub fn judged(&self, mut result: PluginResult, at: Wall) -> Evaluated {
+        let forecast = self.forecast.as_ref();
+        result.metrics.extend(forecast.and_then(|forecast| forecast::full_within(&result, forecast, at)));
         thresholds::judge(result, &self.spec.check, &self.spec.thresholds, &self.result.metrics)
     }
 

@@ -10,7 +10,7 @@ use fleetgate_probes::range::Thresholds;
 use fleetgate_probes::sample::{Metric, Status};
 use fleetgate_probes::sensors::Sensor;
 
-use crate::messages::{Check, Threshold};
+use crate::messages::{Check, FULL_WITHIN, Threshold};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evaluated {
@@ -73,9 +73,10 @@ fn has(metrics: &[Metric], label: &str) -> bool {
     metrics.iter().any(|m| m.label == label)
 }
 
-/// Whether a result of this check may lack the metric.
+/// Whether a result of this check may lack the metric. Any may lack a forecast, because its past supports none.
 fn may_lack(check: &Check, label: &str) -> bool {
     match check {
+        _ if label == FULL_WITHIN => true,
         Check::Tunnel => {
             matches!(label, "packet_age" | "handshake_age" | "clock_skew" | "handshake_time")
         }
@@ -123,6 +124,8 @@ mod tests {
             (&Check::Sensor(Sensor::Load), "load15_per_cpu", Status::Ok),
             (&plugin, "time", Status::Unknown),
             (&Check::Passive, "time", Status::Unknown),
+            (&disk, FULL_WITHIN, Status::Ok),
+            (&plugin, FULL_WITHIN, Status::Ok),
         ];
         for (check, metric, expected) in table {
             let judged = judge(said(&["other"]), check, &[limit(metric, "5")], &[]);

@@ -1,6 +1,7 @@
 //! The services of a host with their states and last results, and checks on request.
 //! `overrides.rs` has how they differ from the profile of the host.
 
+mod forecast;
 mod overrides;
 mod render;
 mod types;
@@ -61,8 +62,13 @@ async fn rendered(
     let host = Definition::from(spec);
     let beside =
         host_details::of_hosts(conn, &BTreeSet::from([spec.id])).await?.remove(&spec.id).unwrap_or_default();
+    let mut forecasts = forecast::of_host(conn, spec.id, clock::wall()).await?;
     let state = |name: &str| rows.iter().map(|row| &row.state).find(|s| s.name == name);
-    Ok(host.services.iter().map(|s| service_as(live, (&host, s), state(&s.name), &beside)).collect())
+    let service = |s: &definitions::Service| Service {
+        forecast: forecasts.remove(&s.name),
+        ..service_as(live, (&host, s), state(&s.name), &beside)
+    };
+    Ok(host.services.iter().map(service).collect())
 }
 
 /// `state`: absent until the service has a row.

@@ -61,6 +61,7 @@ pub fn service(
         long_text: result.map_or_else(String::new, |r| r.long_text.clone()),
         metrics: result.map_or_else(Vec::new, |r| r.metrics.iter().map(Metric::from).collect()),
         parse_warnings: result.map_or_else(Vec::new, |r| r.warnings.clone()),
+        forecast: None,
         thresholds: spec.thresholds.iter().map(ThresholdSettings::from).collect(),
         usual_thresholds: spec
             .usual

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::forecast::Forecast;
 use crate::api::acknowledgements::Acknowledgement;
 use crate::api::types::{AlertingSettings, Managed, Metric, ThresholdSettings, names};
 use crate::store::hosts::ServiceTally;
@@ -102,6 +103,9 @@ pub struct Service {
     pub metrics: Vec<Metric>,
     /// Performance data that was skipped, and why.
     pub parse_warnings: Vec<String>,
+    /// Of `used` of a disk or the memory. Absent if the past supports none, and in the response to a result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forecast: Option<Forecast>,
     /// The thresholds that the gateway applies, besides those of a plugin.
     pub thresholds: Vec<ThresholdSettings>,
     /// Those without the rental that is active. Absent if it has none for this service.

@@ -18,6 +18,7 @@ mod etags;
 mod examples;
 mod explain;
 mod fields;
+mod forecasts;
 mod forwarded;
 mod grants;
 mod handovers;

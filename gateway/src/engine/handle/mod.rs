@@ -19,8 +19,8 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use fleetgate_engine::id::{HostId, Id, PeerId, RentalId};
 use fleetgate_engine::messages::{
-    Command, DnsDecision, Explanation, ForwardProbeReply, HostSpec, MonitorInput, Outcome, PolicyChange,
-    RentalPhase, UplinkReading,
+    Command, DnsDecision, Explanation, ForwardProbeReply, FullAt, HostSpec, MonitorInput, Outcome,
+    PolicyChange, RentalPhase, UplinkReading,
 };
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -503,6 +503,13 @@ impl Handle {
     /// Sends what the rentals of a device mean for its monitoring.
     pub async fn rental_phase(&self, phase: RentalPhase) {
         self.monitor(MonitorInput::RentalPhase(Box::new(phase))).await;
+    }
+
+    /// Sends when services are full, for their next results.
+    pub async fn forecasts(&self, forecasts: Vec<FullAt>) {
+        if !forecasts.is_empty() {
+            self.monitor(MonitorInput::Forecasts(forecasts)).await;
+        }
     }
 
     /// Shows an event that was stored.

@@ -39,7 +39,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::id::{HostId, PeerId};
-use crate::messages::{HostSpec, HostState, HostStatus, Record, ServiceSpec, SuppressReason};
+use crate::messages::{FullAt, HostSpec, HostState, HostStatus, Record, ServiceSpec, SuppressReason};
 use crate::time::{Mono, Now};
 
 use super::downtime::Window;
@@ -179,6 +179,12 @@ impl Host {
             if named && self.can_start(i) {
                 self.services[i].demand(now);
             }
+        }
+    }
+
+    pub fn note_forecast(&mut self, forecast: &FullAt) {
+        if let Some(i) = self.position(&forecast.service) {
+            self.services[i].note_forecast(forecast.clone());
         }
     }
 

@@ -63,7 +63,7 @@ impl Host {
         }
         let service = &mut self.services[i];
         service.taken.note(identity);
-        let result = service.judged(result);
+        let result = service.judged(result, at);
         // A check in progress goes on; its result will be the newer one.
         let run = std::mem::replace(&mut service.run, Run::Idle);
         self.record(i, result, SENT, (ctx.now.mono, at), ctx);

@@ -61,7 +61,7 @@ impl Host {
         if self.services[i].shows(status, text) {
             return;
         }
-        let result = self.services[i].judged(PluginResult::new(status, text, Vec::new()));
+        let result = self.services[i].judged(PluginResult::new(status, text, Vec::new()), ctx.now.wall);
         self.record(i, result, RENTAL_SERVICE, (ctx.now.mono, ctx.now.wall), ctx);
     }
 }

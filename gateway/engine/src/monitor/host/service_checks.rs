@@ -221,7 +221,7 @@ impl Host {
     ) {
         let service = &mut self.services[i];
         service.newer_than = None;
-        let result = service.judged(finding.result);
+        let result = service.judged(finding.result, ctx.now.wall);
         // A reply above a threshold is still a reply, so the dependency is ok.
         if !Some(result.own).is_problem() {
             return self.record_now(i, result, way, at, ctx);

@@ -1,6 +1,7 @@
 //! Sequences over several hosts while their links, their parents or the gateway's own uplink fail.
 
 mod doubt;
+mod forecasts;
 mod handovers;
 mod incidents;
 mod lab;

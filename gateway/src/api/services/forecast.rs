@@ -1,0 +1,96 @@
+//! The forecasts of the services of a host, as the API shows them.
+
+use std::collections::BTreeMap;
+
+use fleetgate_engine::forecast::error_of;
+use fleetgate_engine::history::Second;
+use fleetgate_engine::id::HostId;
+use fleetgate_engine::time::Wall;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::api::request::ids::{time, time_if_known};
+use crate::store::forecasts::{self, Earlier, Stored};
+use crate::store::{Result, SqliteConnection};
+
+/// When something is full, by its past. Made once an hour.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Forecast {
+    /// Such as `full in about 9 days` or `the daily purge keeps it below 85 %`.
+    pub text: String,
+    /// Absent if a purge keeps it from being full, or it is not full for long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full_at: Option<String>,
+    pub made_at: String,
+    pub basis: ForecastBasis,
+    /// The median by which `full_at` of earlier days differs from this one. Without this one, the median by which those
+    /// were off whose time is over. Absent if there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0)]
+    pub error_s: Option<f64>,
+}
+
+/// What a forecast is based on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ForecastBasis {
+    /// The first and the last peak.
+    pub from: String,
+    pub to: String,
+    /// Peaks before purges; without purges, maxima of equal times.
+    #[schema(minimum = 4)]
+    pub peaks: u32,
+    /// The usual time between purges. Absent if there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub period_s: Option<i64>,
+    /// How much the peaks grow in a day, in percent of the whole.
+    pub slope_per_day: f64,
+    /// How far the peaks usually are from their line, in percent of the whole.
+    #[schema(minimum = 0)]
+    pub spread: f64,
+}
+
+/// Returns the forecasts of a host by service.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn of_host(
+    conn: &mut SqliteConnection,
+    host: HostId,
+    now: Wall,
+) -> Result<BTreeMap<String, Forecast>> {
+    let stored = forecasts::of_host(conn, host).await?;
+    if stored.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let earlier = forecasts::earlier(conn, host).await?;
+    let shown = stored.into_iter().map(|forecast| {
+        let shown = shown(&forecast, earlier.get(&forecast.service), now);
+        (forecast.service, shown)
+    });
+    Ok(shown.collect())
+}
+
+fn shown(forecast: &Stored, earlier: Option<&Earlier>, now: Wall) -> Forecast {
+    let full_at = forecast.full_at.map(seconds);
+    let basis = &forecast.basis;
+    let at = |second: Second| time(Wall::from_millis(second.saturating_mul(1_000)));
+    Forecast {
+        text: forecast.text.clone(),
+        full_at: time_if_known(forecast.full_at),
+        made_at: time(forecast.at),
+        basis: ForecastBasis {
+            from: at(basis.from),
+            to: at(basis.to),
+            peaks: basis.peaks,
+            period_s: basis.period_s,
+            slope_per_day: basis.slope_per_day,
+            spread: basis.spread,
+        },
+        error_s: earlier.and_then(|earlier| error_of(earlier, seconds(now), full_at)),
+    }
+}
+
+fn seconds(at: Wall) -> Second {
+    at.as_millis().div_euclid(1_000)
+}
