@@ -14,6 +14,8 @@ mod hot;
 mod read;
 mod sealer;
 #[cfg(test)]
+pub mod testing;
+#[cfg(test)]
 mod tests;
 mod turn;
 mod upkeep;

@@ -205,6 +205,7 @@ fn overview(totals: &Totals, health: &Health, unconfirmed: Option<Wall>) -> Over
         clock_problem: health.clock_problem().map(|problem| problem.to_string()),
         restore_unconfirmed: unconfirmed.map(restore_problem),
         disk_problem: health.space().problem().map(str::to_owned),
+        simulated: false,
     }
 }
 

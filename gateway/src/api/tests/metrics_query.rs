@@ -16,7 +16,7 @@ use crate::api::request::ids::{self, Kind};
 use crate::api::testing::TestApi;
 use crate::history::Keep;
 use crate::store::fixture::{self, Dice};
-use crate::store::history::{SeriesCache, redo, series};
+use crate::store::history::{SeriesCache, series};
 
 /// The highest number of a series.
 const LAST: u32 = u32::MAX >> 1;
@@ -27,16 +27,7 @@ pub(super) fn sample(host: HostId, service: &str, at: Second, metrics: Vec<Metri
 
 /// Records samples as the writer does.
 pub(super) async fn record(api: &TestApi, samples: &[Sample]) {
-    let mut turn = api.state.history.turn().await;
-    let mut tx = api.state.store.begin().await.unwrap();
-    let (cache, since) = turn.series();
-    let numbered = series::number(&mut tx, cache, samples, since).await.unwrap();
-    assert_eq!((numbered.refused, numbered.too_old), (0, 0));
-    let generation = turn.generation();
-    let rows = turn.rows(numbered);
-    redo::append(&mut tx, generation, &rows).await.unwrap();
-    tx.commit().await.unwrap();
-    turn.committed().unwrap();
+    crate::history::testing::record(&api.state.history, &api.state.store, samples).await;
 }
 
 /// Rolls up the days before one, and merges the periods of 8 days before it.

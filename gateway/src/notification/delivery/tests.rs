@@ -604,14 +604,12 @@ async fn ping_of(office: &Notifications, values: &[f64]) -> Message {
         metrics: vec![metric(*value)],
     };
     let samples: Vec<Sample> = values.iter().enumerate().map(sample).collect();
-    let mut turn = office.history.turn().await;
     let mut tx = office.store.begin().await.unwrap();
     let mut state = fixture::service("ping", Status::Critical);
     state.result.metrics = values.last().map(|value| metric(*value)).into_iter().collect();
     states::write_services(&mut tx, &[(host, &state)]).await.unwrap();
-    turn.write(&mut tx, &samples, now).await.unwrap();
     tx.commit().await.unwrap();
-    turn.committed();
+    crate::history::testing::record(&office.history, &office.store, &samples).await;
     Message { service: Some("ping".into()), to: "critical", ..fixture::down(host) }
 }
 
