@@ -405,7 +405,7 @@ mod tests {
             |all: &[MetricLimits]| first_limits(all).map(|limits| (limits.warn, limits.crit, limits.differ));
         let eighty = || Some("80".to_owned());
         assert_eq!(shown(&[]), None);
-        assert_eq!(shown(&[none.clone()]), None);
+        assert_eq!(shown(std::slice::from_ref(&none)), None);
         assert_eq!(shown(&[some.clone(), some.clone()]), Some((eighty(), None, false)));
         assert_eq!(shown(&[none, some.clone()]), Some((eighty(), None, true)));
         assert_eq!(shown(&[some, other]), Some((eighty(), None, true)));

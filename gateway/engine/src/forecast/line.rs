@@ -61,7 +61,7 @@ impl Line {
         let (first, last) = (points.first()?, points.last()?);
         let slopes = slopes(points);
         let slope = *slopes.get(slopes.len() / 2)?;
-        let slope = if slopes.len() % 2 == 0 { (slope + slopes[slopes.len() / 2 - 1]) / 2.0 } else { slope };
+        let slope = if slopes.len().is_multiple_of(2) { (slope + slopes[slopes.len() / 2 - 1]) / 2.0 } else { slope };
         let flat = |p: &Point| p.value - slope * (p.at - last.at) as f64;
         let level = median(points.iter().map(flat).collect())?;
         let deviation = median(points.iter().map(|p| (flat(p) - level).abs()).collect())?;
@@ -120,5 +120,5 @@ fn interval(slopes: &[f64], points: usize) -> (f64, f64) {
 pub fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let middle = *values.get(values.len() / 2)?;
-    Some(if values.len() % 2 == 0 { (middle + values[values.len() / 2 - 1]) / 2.0 } else { middle })
+    Some(if values.len().is_multiple_of(2) { (middle + values[values.len() / 2 - 1]) / 2.0 } else { middle })
 }

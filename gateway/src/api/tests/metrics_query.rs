@@ -34,7 +34,7 @@ pub(super) async fn record(api: &TestApi, samples: &[Sample]) {
 async fn compact(api: &TestApi, first: i64, until: i64) {
     let store = &api.state.store;
     let mut cache = SeriesCache::default();
-    series::load(&mut *store.reader().await.unwrap(), &mut cache).await.unwrap();
+    series::load(&mut store.reader().await.unwrap(), &mut cache).await.unwrap();
     for day in first..until {
         store.compact_step(day, 0, LAST, &|series| cache.kind(series)).await.unwrap();
     }
