@@ -3,6 +3,7 @@
 //! All of it in small steps of one transaction each, with pauses. A step that fails is repeated an hour later. The
 //! clock is that of `believed.rs`: samples that a wrong clock removed would not come back.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fleetgate_engine::history::{DAY, HOUR, Second};
@@ -15,7 +16,7 @@ use crate::clock;
 use crate::health::{Health, Space};
 use crate::store::Result;
 use crate::store::history::series::{self, SeriesCache};
-use crate::store::history::{Conversion, Table, blocks};
+use crate::store::history::{Conversion, Table};
 
 /// Interval between two looks, and the delay of the first one, because a start has other work.
 const EVERY: Duration = Duration::from_secs(3_600);
@@ -27,7 +28,7 @@ const SERIES: u32 = 256;
 const FEWER: u32 = 64;
 const LONG: Duration = Duration::from_millis(20);
 /// Blocks removed in one step, and the pause after it.
-const EXPIRED: i64 = 2_000;
+const EXPIRED: usize = 2_000;
 const PAUSE: Duration = Duration::from_secs(1);
 /// Days of the blocks that days of buckets are merged into.
 const PERIOD: i64 = 8;
@@ -83,9 +84,9 @@ pub(super) async fn convert(recorder: Recorder, health: Health, stop: Cancellati
     *shared.converting.lock().expect("no holder panics") = None;
 }
 
-/// Whether a day is over and all its samples are there. If some were removed already, its buckets would be wrong.
-fn is_due(day: i64, now: Second, first_whole_day: i64) -> bool {
-    day >= first_whole_day && (day + 1) * DAY + SETTLED <= now
+/// Whether a day is over and its last generation is sealed.
+fn is_over(day: i64, now: Second) -> bool {
+    (day + 1) * DAY + SETTLED <= now
 }
 
 /// Returns the oldest period with days that are not merged, if it is over and all its days are rolled up.
@@ -125,23 +126,20 @@ impl Recorder {
             self.compact().await?;
             self.merge().await?;
         }
-        let damaged = {
-            let mut conn = self.0.store.history.read().acquire().await?;
-            blocks::damaged(&mut conn).await?
-        };
-        self.0.damaged_blocks.store(damaged, std::sync::atomic::Ordering::Relaxed);
+        let damaged = self.0.store.damaged_blocks().await?;
+        self.0.damaged_blocks.store(damaged, Ordering::Relaxed);
         metrics::counter!("fleetgate_history_blocks_damaged_total").absolute(damaged.unsigned_abs());
         Ok(())
     }
 
     async fn compact(&self) -> Result<()> {
-        let mut last = None;
-        while let Some(day) = self.0.store.uncompacted().await? {
-            // A day that a step leaves behind would be found for ever.
-            if !is_due(day, self.believed(), self.first_whole_day()) || last.is_some_and(|last| day <= last) {
+        let mut next = i64::MIN;
+        // A day that is not whole, or that a step leaves behind, does not hold up those after it.
+        while let Some(day) = self.0.store.uncompacted(next.max(self.first_whole_day())).await? {
+            if !is_over(day, self.believed()) {
                 break;
             }
-            last = Some(day);
+            next = day + 1;
             self.compact_day(day).await?;
         }
         Ok(())
@@ -173,11 +171,8 @@ impl Recorder {
         let store = &self.0.store;
         let mut merged = None;
         loop {
-            let uncompacted = store.uncompacted().await?;
-            let oldest = {
-                let mut conn = store.history.read().acquire().await?;
-                blocks::oldest_hour(&mut conn, Table::Days).await?
-            };
+            let uncompacted = store.uncompacted(self.first_whole_day()).await?;
+            let oldest = store.oldest_hour(Table::Days, 0).await?;
             let period = period_to_merge(oldest, uncompacted, self.believed());
             let Some(period) = period.filter(|period| merged.is_none_or(|merged| *period > merged)) else {
                 return Ok(());
@@ -195,17 +190,14 @@ impl Recorder {
     }
 
     async fn expire(&self) -> Result<()> {
-        for (table, before) in expiries(&self.0.keep, self.believed()) {
-            loop {
-                let mut tx = self.0.store.history.write().begin().await?;
-                let gone = blocks::expire(&mut tx, table, before, EXPIRED).await?;
-                tx.commit().await?;
-                if gone < EXPIRED.unsigned_abs() {
-                    break;
-                }
+        let (store, now) = (&self.0.store, self.believed());
+        for (table, before) in expiries(&self.0.keep, now) {
+            while store.expire_step(table, before, EXPIRED as i64).await? >= EXPIRED {
                 tokio::time::sleep(PAUSE).await;
             }
         }
+        store.note_believed(now).await?;
+        self.0.raw_gone.fetch_max(store.noted().await?.raw_gone, Ordering::Relaxed);
         Ok(())
     }
 
@@ -265,11 +257,10 @@ mod tests {
     }
 
     #[test]
-    fn a_day_is_rolled_up_an_hour_after_its_end_if_all_of_it_is_there() {
-        assert!(!is_due(100, 101 * DAY + HOUR - 1, 90));
-        assert!(is_due(100, 101 * DAY + HOUR, 90));
-        assert!(is_due(100, 200 * DAY, 100) && !is_due(100, 200 * DAY, 101));
-        assert!(!is_due(100, 50 * DAY, 20), "of a clock that was ahead");
+    fn a_day_is_rolled_up_an_hour_after_its_end() {
+        assert!(!is_over(100, 101 * DAY + HOUR - 1));
+        assert!(is_over(100, 101 * DAY + HOUR));
+        assert!(!is_over(100, 50 * DAY), "of a clock that was ahead");
     }
 
     #[test]

@@ -346,7 +346,7 @@ async fn has_its_tables(conn: &mut SqliteConnection) -> Result<(), NotOpened> {
     }
     // This reads the first pages of each table.
     for table in Table::ALL {
-        blocks::oldest_hour(conn, table).await.map_err(fail)?;
+        blocks::oldest_hour(conn, table, 0).await.map_err(fail)?;
     }
     blocks::damaged(conn).await.map(drop).map_err(fail)
 }

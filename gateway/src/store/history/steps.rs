@@ -87,6 +87,39 @@ impl Store {
         self.history.judge(done.await)
     }
 
+    /// Removes at most `most` of the oldest blocks of a table whose windows end at `before_hour` or earlier.
+    /// Returns their number. Notes up to where samples are lost.
+    ///
+    /// # Errors
+    /// Fails when the history refuses the write. Nothing is changed then.
+    pub async fn expire_step(&self, table: Table, before_hour: u32, most: i64) -> sqlx::Result<usize> {
+        let done = async {
+            let mut tx = self.history.begin().await?;
+            let gone = blocks::expire(&mut tx, table, before_hour, most).await?;
+            if let (Table::Raw, Some(last)) = (table, gone.iter().max()) {
+                let end = i64::from(block::parts(*last).0 + table.window());
+                let before = blocks::progress(&mut tx, blocks::RAW_GONE).await?.unwrap_or_default();
+                blocks::set_progress(&mut tx, blocks::RAW_GONE, before.max(end)).await?;
+            }
+            tx.commit().await?;
+            Ok::<_, sqlx::Error>(gone.len())
+        };
+        self.history.judge(done.await)
+    }
+
+    /// Notes the time by which the upkeep works, see [`read::Noted`].
+    ///
+    /// # Errors
+    /// Fails when the history refuses the write.
+    pub async fn note_believed(&self, at: Second) -> sqlx::Result<()> {
+        let done = async {
+            let mut tx = self.history.begin().await?;
+            blocks::set_progress(&mut tx, blocks::BELIEVED, at).await?;
+            tx.commit().await
+        };
+        self.history.judge(done.await)
+    }
+
     /// Writes whole days of a series at once, as if they had been sealed and compacted. A second that is
     /// stored already stays as it is.
     ///

@@ -78,13 +78,13 @@ async fn samples_move_through_the_tables_and_read_the_same_everywhere() {
     let (store, _dir) = fixture::store().await;
     let points: Vec<Point> = (0..2_000).map(|n| point(START + n * 60, n as f64)).collect();
     seal(&store, 2, &points).await;
-    assert_eq!((rows(&store).await, store.uncompacted().await.unwrap()), ([34, 0, 0, 0, 0, 0], Some(DAY_0)));
+    assert_eq!((rows(&store).await, store.uncompacted(0).await.unwrap()), ([34, 0, 0, 0, 0, 0], Some(DAY_0)));
     assert_eq!(raw(&store, 2).await, points);
     assert!(tier(&store, 2, Tier::FiveMinutes).await.is_empty(), "not compacted");
 
     assert_eq!(compact(&store, DAY_0).await, [(2, START + DAY - 60)]);
     assert_eq!(compact(&store, DAY_0 + 1).await, [(2, points[1_999].at)]);
-    assert_eq!((rows(&store).await, store.uncompacted().await.unwrap()), ([0, 3, 2, 0, 0, 0], None));
+    assert_eq!((rows(&store).await, store.uncompacted(0).await.unwrap()), ([0, 3, 2, 0, 0, 0], None));
     assert_eq!(raw(&store, 2).await, points);
     let buckets = rolled(&points, Kind::Gauge);
     let (hours, days) = (merge(&buckets, BUCKET, HOUR), merge(&buckets, BUCKET, DAY));
@@ -222,7 +222,7 @@ impl Random {
     }
 
     async fn compact(&mut self) {
-        while let Some(day) = self.store.uncompacted().await.unwrap() {
+        while let Some(day) = self.store.uncompacted(0).await.unwrap() {
             for (first, last) in [(0, 3), (4, 4), (5, 99)] {
                 self.store.compact_step(day, first, last, &kind).await.unwrap();
                 if self.dice.once_in(4) {
