@@ -94,6 +94,7 @@ struct Statements {
     expire: String,
     oldest: String,
     set_damaged: String,
+    set_aside: String,
 }
 
 impl Statements {
@@ -129,6 +130,7 @@ impl Statements {
                 "insert into damaged (source, key, data, found_at) select '{name}', key, data, $2 from {name}
                  where key = $1 and (select count(*) from damaged) < $3"
             ),
+            set_aside: format!("select key from damaged where source = '{name}' and {these}"),
         }
     }
 }
@@ -247,6 +249,22 @@ pub async fn set_damaged(conn: &mut SqliteConnection, table: Table, key: i64, no
         table.name()
     );
     Ok(())
+}
+
+/// Returns which of these blocks were damaged and are kept aside.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub(super) async fn set_aside(
+    conn: &mut SqliteConnection,
+    table: Table,
+    keys: &[i64],
+) -> sqlx::Result<Vec<i64>> {
+    // Hardly any history has one.
+    if damaged(conn).await? == 0 {
+        return Ok(Vec::new());
+    }
+    sqlx::query_scalar(table.statements().set_aside.as_str()).bind(Json(keys)).fetch_all(conn).await
 }
 
 /// Returns the number of damaged blocks that were ever found in this file.

@@ -205,7 +205,8 @@ struct Days {
     before: Samples,
     /// The samples of the next day, of those series that have it compacted already.
     next: Samples,
-    /// Series with a damaged block: their stored buckets say more than their samples.
+    /// Series with a damaged block, also one that was moved aside before: their stored buckets say more than their
+    /// samples.
     damaged: BTreeSet<u32>,
 }
 
@@ -260,7 +261,18 @@ impl Days {
     ) -> sqlx::Result<()> {
         let of_damaged = |key: &&i64| self.damaged.contains(&block::parts(**key).1);
         let keys: Vec<i64> = rolled.keys().filter(of_damaged).copied().collect();
-        for (key, stored) in buckets(conn, Table::Days, BUCKET, &keys).await?.blocks {
+        let longer = |key: &i64| {
+            let (hour, series) = block::parts(*key);
+            Table::FiveMinutes.key(hour, series)
+        };
+        let merged: Vec<i64> = keys.iter().map(longer).collect::<BTreeSet<_>>().into_iter().collect();
+        let merged = by_key(buckets(conn, Table::FiveMinutes, BUCKET, &merged).await?);
+        let mut stored = by_key(buckets(conn, Table::Days, BUCKET, &keys).await?);
+        for key in keys {
+            let day = blocks::start(key)..blocks::start(key) + DAY;
+            let older = merged.get(&longer(&key)).into_iter().flatten();
+            let older: Vec<Bucket> = older.filter(|bucket| day.contains(&bucket.at)).copied().collect();
+            let stored = rollup::replaced(&older, &stored.remove(&key).unwrap_or_default());
             if let Some(new) = rolled.get_mut(&key) {
                 *new = rollup::replaced(&stored, new);
             }
@@ -281,6 +293,8 @@ async fn halves(
     keys.sort_unstable();
     let found = samples(conn, Table::Raw, &keys).await?;
     damaged.extend(found.damaged.iter().map(|key| block::parts(*key).1));
+    let aside = blocks::set_aside(conn, Table::Raw, &keys).await?;
+    damaged.extend(aside.into_iter().map(|key| block::parts(key).1));
     Ok(by_series(found))
 }
 

@@ -363,6 +363,33 @@ async fn stored_buckets_survive_the_samples_they_were_made_of() {
 }
 
 #[tokio::test]
+async fn buckets_outlive_their_samples_also_when_the_block_is_aside_and_the_day_merged() {
+    let points: Vec<Point> = (0..1_440).map(|n| point(START + n * 60, n as f64)).collect();
+    for is_merged in [false, true] {
+        let (store, _dir) = fixture::store().await;
+        store.put_days(&sealable(2, points.clone())).await.unwrap();
+        if is_merged {
+            store.merge_step(PERIOD, 0, 99).await.unwrap();
+        }
+        harm(&store, Table::Raw, Table::Raw.key(u32::try_from(START / HOUR).unwrap(), 2)).await;
+        for n in 1..3 {
+            seal(&store, 2, &[point(START + DAY - n, 5.0)]).await;
+            compact(&store, DAY_0).await;
+            for when in ["rolled up", "merged"] {
+                for (width, of_day) in [(Tier::FiveMinutes, 288), (Tier::Hours, 24), (Tier::Days, 1)] {
+                    let found = tier(&store, 2, width).await;
+                    assert_eq!(found.len(), of_day, "{is_merged} {n} {when}");
+                    assert_eq!((found[0].min, found[0].at), (0.0, START), "{is_merged} {n} {when} {width:?}");
+                }
+                if is_merged && when == "rolled up" {
+                    store.merge_step(PERIOD, 0, 99).await.unwrap();
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn every_step_goes_on_past_damaged_blocks() {
     let (store, _dir) = fixture::store().await;
     let points: Vec<Point> = (0..2_880).map(|n| point(START + n * 60, n as f64)).collect();
