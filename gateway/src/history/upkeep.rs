@@ -23,9 +23,11 @@ const EVERY: Duration = Duration::from_secs(3_600);
 const FIRST: Duration = Duration::from_secs(60);
 /// How long after its end a day is rolled up, so that its last generation is sealed.
 const SETTLED: Second = HOUR;
-/// Series of one step, and of one after a step that took long.
+/// Series of one step at most, of the first one, and at least. A step that took long is followed by one of half as many
+/// series, because a series of one sample a second has sixty times the usual samples.
 const SERIES: u32 = 256;
-const FEWER: u32 = 64;
+const FIRST_SERIES: u32 = 32;
+const FEWEST: u32 = 16;
 const LONG: Duration = Duration::from_millis(20);
 /// Blocks removed in one step, and the pause after it.
 const EXPIRED: usize = 2_000;
@@ -123,7 +125,7 @@ impl Recorder {
         self.expire().await?;
         self.remove_series().await?;
         if health.space() == Space::Enough {
-            self.compact().await?;
+            self.compact(health).await?;
             self.merge().await?;
         }
         let damaged = self.0.store.damaged_blocks().await?;
@@ -132,11 +134,12 @@ impl Recorder {
         Ok(())
     }
 
-    async fn compact(&self) -> Result<()> {
+    async fn compact(&self, health: &Health) -> Result<()> {
         let mut next = i64::MIN;
         // A day that is not whole, or that a step leaves behind, does not hold up those after it.
         while let Some(day) = self.0.store.uncompacted(next.max(self.first_whole_day())).await? {
-            if !is_over(day, self.believed()) {
+            // Weeks of days may wait after a failure.
+            if !is_over(day, self.believed()) || health.space() != Space::Enough {
                 break;
             }
             next = day + 1;
@@ -232,7 +235,7 @@ struct Ranges {
 
 impl Ranges {
     fn new(newest: u32) -> Ranges {
-        Ranges { next: 0, newest, size: SERIES }
+        Ranges { next: 0, newest, size: FIRST_SERIES }
     }
 
     /// Returns the first and the last number of the next part.
@@ -244,7 +247,11 @@ impl Ranges {
     }
 
     fn took(&mut self, time: Duration) {
-        self.size = if time > LONG { FEWER } else { SERIES };
+        self.size = match time {
+            time if time > LONG => (self.size / 2).max(FEWEST),
+            time if time < LONG / 4 => (self.size * 2).min(SERIES),
+            _ => self.size,
+        };
     }
 }
 
@@ -292,13 +299,27 @@ mod tests {
     }
 
     #[test]
-    fn every_series_is_in_one_range() {
+    fn steps_have_as_many_series_as_they_have_time_for() {
         let mut ranges = Ranges::new(600);
-        assert_eq!(ranges.part(), Some((0, 255)));
+        let mut sizes = |time: Duration| {
+            std::array::from_fn::<u32, 5, _>(|_| {
+                ranges.took(time);
+                ranges.size
+            })
+        };
+        assert_eq!(sizes(Duration::ZERO), [64, 128, 256, 256, 256]);
+        assert_eq!(sizes(LONG), [256; 5]);
+        assert_eq!(sizes(LONG * 2), [128, 64, 32, 16, 16]);
+    }
+
+    #[test]
+    fn every_series_is_in_one_range() {
+        let mut ranges = Ranges::new(100);
+        assert_eq!(ranges.part(), Some((0, 31)));
         ranges.took(LONG * 2);
-        assert_eq!(ranges.part(), Some((256, 319)));
-        ranges.took(LONG);
-        assert_eq!((ranges.part(), ranges.part(), ranges.part()), (Some((320, 575)), Some((576, 600)), None));
+        assert_eq!(ranges.part(), Some((32, 47)));
+        ranges.took(Duration::ZERO);
+        assert_eq!((ranges.part(), ranges.part(), ranges.part()), (Some((48, 79)), Some((80, 100)), None));
         let newest = u32::MAX >> 1;
         let mut last = Ranges { next: newest, ..Ranges::new(newest) };
         assert_eq!((last.part(), last.part()), (Some((newest, newest)), None));
