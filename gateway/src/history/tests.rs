@@ -376,6 +376,21 @@ async fn a_history_that_becomes_damaged_is_set_aside_and_the_last_hour_survives(
 }
 
 #[tokio::test]
+async fn a_history_that_is_removed_in_use_loses_no_redo() {
+    let (store, dir) = fixture::store().await;
+    let recorder = Recorder::open(store.clone(), Keep::ALL).await.unwrap();
+    commit(&recorder, &[sample(60, &[("rtt", 1.0)])]).await.unwrap();
+    std::fs::remove_file(dir.path().join(HISTORY_FILE)).unwrap();
+    assert!(recorder.seal_now().await.is_err(), "nothing is sealed into a file that nobody can find");
+    sealer::mend(&store).await;
+    recorder.seal_now().await.unwrap();
+    assert_eq!(recorder.status().redo_bytes, 0);
+    drop(recorder);
+    let again = Recorder::open(store_in(dir.path()).await, Keep::ALL).await.unwrap();
+    assert_eq!(points(&again, "rtt").await, [(60, 1.0)]);
+}
+
+#[tokio::test]
 async fn a_failed_commit_leaves_no_number_of_a_series_that_does_not_exist() {
     let (store, _dir) = fixture::store().await;
     let recorder = Recorder::open(store.clone(), Keep::ALL).await.unwrap();
