@@ -148,7 +148,7 @@ impl Store {
 
     /// Returns the blocks of a series that have a second of `[from, to)`.
     async fn windows(&self, table: Table, series: u32, from: Second, to: Second) -> sqlx::Result<Vec<Block>> {
-        let last = (to.saturating_sub(1) / HOUR).min(Second::from(MAX_HOUR));
+        let last = to.saturating_sub(1).min(Second::from(MAX_HOUR) * HOUR);
         let (Some(first), Some(last)) = (blocks::hour(from.max(0)), blocks::hour(last)) else {
             return Ok(Vec::new());
         };
