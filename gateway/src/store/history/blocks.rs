@@ -90,6 +90,7 @@ struct Statements {
     remove: String,
     expire: String,
     oldest: String,
+    newest: String,
     set_damaged: String,
 }
 
@@ -121,6 +122,7 @@ impl Statements {
                 "delete from {name} where key in (select key from {name} where key < $1 order by key limit $2)"
             ),
             oldest: format!("select min(key) from {name}"),
+            newest: format!("select max(key) from {name}"),
             set_damaged: format!(
                 "insert into damaged (source, key, data, found_at) select '{name}', key, data, $2 from {name}
                  where key = $1 and (select count(*) from damaged) < $3"
@@ -225,6 +227,15 @@ pub async fn oldest_hour(conn: &mut SqliteConnection, table: Table) -> sqlx::Res
     Ok(key.map(|key| block::parts(key).0))
 }
 
+/// Returns the hour at which the newest block of the table begins.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub(super) async fn newest_hour(conn: &mut SqliteConnection, table: Table) -> sqlx::Result<Option<u32>> {
+    let key: Option<i64> = sqlx::query_scalar(table.statements().newest.as_str()).fetch_one(conn).await?;
+    Ok(key.map(|key| block::parts(key).0))
+}
+
 /// Moves a damaged block aside and counts it.
 ///
 /// # Errors
@@ -305,6 +316,7 @@ mod tests {
             remove(&mut conn, table, &[all[0].0, 17]).await.unwrap();
             assert_eq!(get(&mut conn, table, &asked).await.unwrap(), all[4..]);
             assert_eq!(oldest_hour(&mut conn, table).await.unwrap(), Some(at(3)));
+            assert_eq!(newest_hour(&mut conn, table).await.unwrap(), Some(at(901)));
         }
     }
 
