@@ -3,6 +3,7 @@
 //! A gap stays a gap. A bucket's average is the sum of its samples divided by their number. This
 //! module knows nothing of checks. `metrics_query` reads longer times and many hosts.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use axum::Json;
@@ -25,8 +26,8 @@ use super::types::Page;
 use crate::clock;
 use crate::store::history::Series;
 
-/// Reads of samples at once. Each holds one of the few connections for reading and up to some 60 MB: one sample a
-/// second for 30 days.
+/// Reads of samples at once. Each holds one of the few connections for reading and some 50 MB at most: one sample a
+/// second for some days.
 pub(super) static READS: Semaphore = Semaphore::const_new(2);
 /// Samples of one response: a week at one a minute.
 const MAX_POINTS: i64 = 10_080;
@@ -222,16 +223,43 @@ async fn samples(
     })?;
     let (from, to) = seconds(times);
     let _turn = READS.acquire().await.map_err(Problem::internal)?;
-    let points = app.history.series(series.id, from, to).await?;
+    let pieces = app.history.pieces(from, to).await?;
     let shown = match asked {
-        Asked::Samples(limit) => Samples { points: newest(&points, limit), ..Samples::default() },
+        Asked::Samples(limit) => {
+            let points = read_newest(app, series.id, &pieces, limit).await?;
+            Samples { points: newest(&points, limit), ..Samples::default() }
+        }
         Asked::Buckets(most) => {
             let width = history::query::width(from, to, u32::try_from(most).unwrap_or(u32::MAX));
-            let buckets = Some(buckets(&points, width));
+            let mut parts = Vec::new();
+            for piece in &pieces {
+                add(&mut parts, &app.history.series(series.id, piece.start, piece.end).await?, width);
+            }
+            let buckets = Some(parts.iter().map(|part| bucket(part, width)).collect());
             Samples { bucket_s: Some(width as f64), buckets, ..Samples::default() }
         }
     };
     Ok(Json(Samples { label: series.label, uom: series.uom, ..shown }))
+}
+
+/// Reads from the end until there are enough samples. Returns these, and some before them.
+async fn read_newest(
+    app: &AppState,
+    series: u32,
+    pieces: &[Range<Second>],
+    limit: i64,
+) -> Result<Vec<history::Point>, Problem> {
+    let enough = usize::try_from(limit).unwrap_or(usize::MAX);
+    let mut found: Vec<history::Point> = Vec::new();
+    for piece in pieces.iter().rev() {
+        if found.len() >= enough {
+            break;
+        }
+        let mut points = app.history.series(series, piece.start, piece.end).await?;
+        points.append(&mut found);
+        found = points;
+    }
+    Ok(found)
 }
 
 /// The newest samples, oldest first.
@@ -240,21 +268,34 @@ fn newest(points: &[history::Point], limit: i64) -> Vec<Point> {
     points.iter().skip(first).map(|point| Point { at: text(point.at), value: point.value }).collect()
 }
 
-/// Aggregates samples into buckets that begin at multiples of `width` since 1970.
-fn buckets(points: &[history::Point], width: Second) -> Vec<Bucket> {
-    let slot = |point: &history::Point| point.at.div_euclid(width);
-    let of_slot = points.chunk_by(|a, b| slot(a) == slot(b));
-    of_slot.filter_map(|part| bucket(part, slot(part.first()?) * width)).collect()
+/// The values of a bucket so far.
+struct Part {
+    slot: i64,
+    min: f64,
+    max: f64,
+    sum: f64,
+    count: i64,
 }
 
-/// `None`: no sample has a value.
-fn bucket(points: &[history::Point], at: Second) -> Option<Bucket> {
-    let values: Vec<f64> = points.iter().filter_map(|point| point.value).collect();
-    let min = values.iter().copied().reduce(f64::min)?;
-    let max = values.iter().copied().reduce(f64::max)?;
+/// Adds samples, which are in order of time, to buckets that begin at multiples of `width` since 1970.
+fn add(parts: &mut Vec<Part>, points: &[history::Point], width: Second) {
+    for (at, value) in points.iter().filter_map(|point| Some((point.at, point.value?))) {
+        let slot = at.div_euclid(width);
+        match parts.last_mut().filter(|part| part.slot == slot) {
+            Some(part) => {
+                (part.min, part.max) = (part.min.min(value), part.max.max(value));
+                (part.sum, part.count) = (part.sum + value, part.count + 1);
+            }
+            None => parts.push(Part { slot, min: value, max: value, sum: value, count: 1 }),
+        }
+    }
+}
+
+fn bucket(part: &Part, width: Second) -> Bucket {
+    let Part { slot, min, max, sum, count } = *part;
     // A sum beyond the range of a double has no average.
-    let avg = (values.iter().sum::<f64>() / values.len() as f64).clamp(min, max);
-    Some(Bucket { at: text(at), min, avg, max, count: i64::try_from(values.len()).unwrap_or(i64::MAX) })
+    let avg = (sum / count as f64).clamp(min, max);
+    Bucket { at: text(slot * width), min, avg, max, count }
 }
 
 #[cfg(test)]
@@ -265,8 +306,12 @@ mod tests {
         values.iter().map(|(at, value)| history::Point { at: *at, value: *value }).collect()
     }
 
+    /// The samples come in pieces, which end within buckets.
     fn shown(points: &[history::Point], width: Second) -> Vec<(String, f64, f64, f64, i64)> {
-        buckets(points, width).into_iter().map(|b| (b.at, b.min, b.avg, b.max, b.count)).collect()
+        let mut parts = Vec::new();
+        points.chunks(3).for_each(|piece| add(&mut parts, piece, width));
+        let shown = parts.iter().map(|part| bucket(part, width));
+        shown.map(|b| (b.at, b.min, b.avg, b.max, b.count)).collect()
     }
 
     #[test]

@@ -74,8 +74,13 @@ pub(crate) fn print(columns: &[Column], rows: Vec<Vec<String>>) {
 
 /// `None`: nothing is cut. That is also a terminal that does not say how wide it is (a serial line, a container).
 pub(crate) fn terminal_width() -> Option<usize> {
+    screen_width().map(|width| width.max(NARROWEST_TABLE))
+}
+
+/// The columns of the terminal, for what must not be broken into lines.
+pub(crate) fn screen_width() -> Option<usize> {
     let (width, _) = terminal_size::terminal_size_of(std::io::stdout())?;
-    Some(usize::from(width.0)).filter(|width| *width > 0).map(|width| width.max(NARROWEST_TABLE))
+    Some(usize::from(width.0)).filter(|width| *width > 0)
 }
 
 /// The lines of a table, with its heads.

@@ -14,7 +14,21 @@ use super::Recorder;
 use crate::store::Result;
 use crate::store::history::Series;
 
+/// The time of samples that are read at once, in whole days. One a second for so long is some 50 MB while blocks and
+/// memory are merged. Samples may be kept for ten years.
+const PIECE: Second = 8 * DAY;
+
 impl Recorder {
+    /// Divides a time into pieces, in their order, for [`Recorder::series`]: each has the samples of a few days.
+    ///
+    /// # Errors
+    /// Fails when the history database cannot be read.
+    pub async fn pieces(&self, from: Second, to: Second) -> Result<Vec<Range<Second>>> {
+        let is_long = to.saturating_sub(from) > PIECE;
+        let sealed = if is_long { self.0.store.sealed_time().await? } else { None };
+        Ok(pieces(from..to, sealed.unwrap_or(from..from)))
+    }
+
     /// Returns the samples of a series in `[from, to)` as they were measured, in order.
     ///
     /// # Errors
@@ -74,12 +88,14 @@ impl Recorder {
     /// Rolls up the days that a range touches, each as a whole, because the reach of a sample is that of its day.
     async fn rolled(&self, series: &Series, range: Range<Second>, width: Second) -> Result<Vec<Bucket>> {
         let kind = Kind::of(&series.uom);
-        let days = range.start.div_euclid(DAY) * DAY..up_to_day(range.end);
-        let Raw { points, mut before } = self.raw(series.id, days).await?;
+        let (first, end) = (range.start.div_euclid(DAY) * DAY, up_to_day(range.end));
         let mut buckets = Vec::new();
-        for day in points.chunk_by(|a, b| a.at.div_euclid(DAY) == b.at.div_euclid(DAY)) {
-            buckets.extend(rollup::roll_up(day, before, kind, width));
-            before = day.last().copied();
+        for days in self.pieces(first, end).await? {
+            let Raw { points, mut before } = self.raw(series.id, days).await?;
+            for day in points.chunk_by(|a, b| a.at.div_euclid(DAY) == b.at.div_euclid(DAY)) {
+                buckets.extend(rollup::roll_up(day, before, kind, width));
+                before = day.last().copied();
+            }
         }
         buckets.retain(|bucket| range.contains(&bucket.at));
         Ok(buckets)
@@ -102,7 +118,63 @@ struct Raw {
     before: Option<Point>,
 }
 
+/// Cuts a time where samples are sealed. Before and behind that there are no more samples than memory has. The cuts of
+/// a time that begins with a day are at the begin of days.
+fn pieces(time: Range<Second>, sealed: Range<Second>) -> Vec<Range<Second>> {
+    let (mut pieces, mut begin) = (Vec::new(), time.start);
+    let first = sealed.start.div_euclid(DAY).saturating_mul(DAY);
+    let mut cut = time.start.max(first).saturating_add(PIECE);
+    while cut < time.end.min(sealed.end) {
+        pieces.push(begin..cut);
+        begin = cut;
+        cut = cut.saturating_add(PIECE);
+    }
+    pieces.push(begin..time.end);
+    pieces
+}
+
 /// Returns the end of the day in which the second before `end` is.
 fn up_to_day(end: Second) -> Second {
     (end.saturating_sub(1).div_euclid(DAY)).saturating_add(1).saturating_mul(DAY)
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetgate_engine::history::HOUR;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_long_time_is_read_in_pieces_where_samples_are() {
+        let day = |n: i64| n * DAY;
+        let one = pieces(day(1)..day(9), day(0)..day(90));
+        assert_eq!((one.len(), &one[0]), (1, &(day(1)..day(9))));
+        let cut = [day(1)..day(9), day(9)..day(17), day(17)..day(20)];
+        assert_eq!(pieces(day(1)..day(20), day(0)..day(90)), cut);
+        let far = pieces(0..day(3_000_000), day(20_000) + HOUR..day(20_010) + HOUR);
+        assert_eq!(
+            far,
+            [0..day(20_008), day(20_008)..day(3_000_000)],
+            "eight thousand years with ten days of samples"
+        );
+        let unsealed = pieces(day(1)..day(90), day(0)..day(0));
+        assert_eq!((unsealed.len(), &unsealed[0]), (1, &(day(1)..day(90))));
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_are_the_whole_time_and_have_few_days_of_sealed_samples(
+            (from, length) in (0i64..99 * DAY, 1i64..999 * DAY), (first, sealed) in (0i64..999 * DAY, 0i64..99 * DAY),
+        ) {
+            let found = pieces(from..from + length, first..first + sealed);
+            prop_assert_eq!((found[0].start, found[found.len() - 1].end), (from, from + length));
+            prop_assert!(found.windows(2).all(|pair| pair[0].end == pair[1].start));
+            for piece in found {
+                prop_assert!(piece.start < piece.end);
+                let of_sealed = piece.end.min(first + sealed) - piece.start.max(first);
+                prop_assert!(of_sealed <= PIECE);
+            }
+        }
+    }
 }

@@ -166,6 +166,19 @@ pub async fn earlier(conn: &mut SqliteConnection, host: HostId) -> sqlx::Result<
     Ok(found)
 }
 
+/// Returns the forecasts of the services of a host, and those of the days before.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn with_earlier(
+    conn: &mut SqliteConnection,
+    host: HostId,
+) -> sqlx::Result<(Vec<Stored>, BTreeMap<String, Earlier>)> {
+    let stored = of_host(conn, host).await?;
+    let earlier = if stored.is_empty() { BTreeMap::new() } else { earlier(conn, host).await? };
+    Ok((stored, earlier))
+}
+
 /// Returns the newest forecasts of all services for the monitor.
 ///
 /// # Errors

@@ -391,7 +391,7 @@ const MAIN: &[Step] = &[
     step(73, "rental_maintenance", include_str!("../../../migrations/sqlite/0073_rental_maintenance.sql")),
     step(74, "forecasts", include_str!("../../../migrations/sqlite/0074_forecasts.sql")),
 ];
-/// The first schema had a row for each sample. Its file is not migrated but converted; see `history/convert.rs`.
+/// The first schema had a row for each sample. Its file is not migrated but converted; see `history/convert/mod.rs`.
 const HISTORY: [Step; 1] = [step(2, "blocks", include_str!("../../../migrations/history/0002_blocks.sql"))];
 
 const fn step(version: i64, name: &'static str, sql: &'static str) -> Step {

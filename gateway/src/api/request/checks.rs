@@ -70,6 +70,9 @@ mod tests {
         for (path, body) in [("devices", json!({ "name": "nas" })), ("contacts", json!({ "name": "ops" }))] {
             let refused = api.admin().post(&format!("/api/v1/{path}"), body).await;
             assert_eq!((refused.status, refused.code()), (507, "disk_full"), "{path}: {}", refused.text);
+            assert!(
+                refused.text.contains("disk is full or nearly full; nothing was changed. Free some space")
+            );
         }
         let changed = api.operator().patch("/api/v1/devices/cam", json!({ "notes": "x" })).await;
         assert_eq!(changed.code(), "disk_full");

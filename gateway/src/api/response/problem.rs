@@ -441,7 +441,8 @@ impl From<Trouble> for Problem {
         let unavailable = StatusCode::SERVICE_UNAVAILABLE;
         match trouble {
             Trouble::Full => {
-                let detail = "the gateway's disk is full; nothing was changed";
+                let detail = "the gateway's disk is full or nearly full; nothing was changed. Free some space there; \
+                              the gateway continues by itself";
                 Problem::new(StatusCode::INSUFFICIENT_STORAGE, "disk_full", detail)
             }
             Trouble::Disk => {

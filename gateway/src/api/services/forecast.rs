@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 
 use fleetgate_engine::forecast::error_of;
 use fleetgate_engine::history::Second;
-use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Wall;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::api::request::ids::{time, time_if_known};
-use crate::store::forecasts::{self, Earlier, Stored};
-use crate::store::{Result, SqliteConnection};
+use crate::store::forecasts::{Earlier, Stored};
 
 /// When something is full, by its past. Made once an hour.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -50,25 +48,17 @@ pub struct ForecastBasis {
     pub spread: f64,
 }
 
-/// Returns the forecasts of a host by service.
-///
-/// # Errors
-/// Fails when the database cannot be read.
-pub async fn of_host(
-    conn: &mut SqliteConnection,
-    host: HostId,
+/// Returns forecasts by service. `earlier`: those of the days before, by service.
+pub fn by_service(
+    stored: Vec<Stored>,
+    earlier: &BTreeMap<String, Earlier>,
     now: Wall,
-) -> Result<BTreeMap<String, Forecast>> {
-    let stored = forecasts::of_host(conn, host).await?;
-    if stored.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let earlier = forecasts::earlier(conn, host).await?;
-    let shown = stored.into_iter().map(|forecast| {
+) -> BTreeMap<String, Forecast> {
+    let shown = |forecast: Stored| {
         let shown = shown(&forecast, earlier.get(&forecast.service), now);
         (forecast.service, shown)
-    });
-    Ok(shown.collect())
+    };
+    stored.into_iter().map(shown).collect()
 }
 
 fn shown(forecast: &Stored, earlier: Option<&Earlier>, now: Wall) -> Forecast {

@@ -26,6 +26,7 @@ use crate::clock;
 use crate::engine::definitions::{self, Definition};
 use crate::engine::live_state::LiveState;
 use crate::store::SqliteConnection;
+use crate::store::forecasts;
 use crate::store::host_details::{self, HostDetails};
 use crate::store::states::{self, ServiceRow};
 use render::Around;
@@ -62,7 +63,8 @@ async fn rendered(
     let host = Definition::from(spec);
     let beside =
         host_details::of_hosts(conn, &BTreeSet::from([spec.id])).await?.remove(&spec.id).unwrap_or_default();
-    let mut forecasts = forecast::of_host(conn, spec.id, clock::wall()).await?;
+    let (stored, earlier) = forecasts::with_earlier(conn, spec.id).await?;
+    let mut forecasts = forecast::by_service(stored, &earlier, clock::wall());
     let state = |name: &str| rows.iter().map(|row| &row.state).find(|s| s.name == name);
     let service = |s: &definitions::Service| Service {
         forecast: forecasts.remove(&s.name),

@@ -220,6 +220,35 @@ async fn the_raw_samples_are_the_same_before_and_after_they_are_sealed_and_rolle
 }
 
 #[tokio::test]
+async fn samples_of_many_days_are_read_in_pieces_and_none_is_lost_between_them() {
+    let api = TestApi::with_endpoint().await;
+    let host = fixture::device(&api.state.store, 1, "cam-07").await;
+    let days: Vec<i64> = (1..=25).rev().collect();
+    for day in &days {
+        let at = days_ago(*day);
+        record(&api, &[sample(host, "", at, vec![Metric::plain("rtt", *day as f64, "ms")])]).await;
+        api.state.history.seal_now().await.unwrap();
+    }
+    let far = span(0, days_ago(-100_000));
+    let pieces = api.state.history.pieces(0, days_ago(-100_000)).await.unwrap();
+    assert!((3..=5).contains(&pieces.len()), "{pieces:?}");
+    let read = async |rest: &str| {
+        let path = format!("/api/v1/hosts/cam-07/metrics/rtt?{far}&{rest}");
+        api.viewer().get(&path).await.json
+    };
+    for limit in [1i32, 10, 100] {
+        let points = read(&format!("limit={limit}")).await["points"].clone();
+        let shown: Vec<f64> =
+            points.as_array().unwrap().iter().map(|p| p["value"].as_f64().unwrap()).collect();
+        let newest: Vec<f64> = (1..=limit.min(25)).rev().map(f64::from).collect();
+        assert_eq!(shown, newest, "{limit}");
+    }
+    let buckets = read("points=2").await["buckets"].clone();
+    let counts: i64 = buckets.as_array().unwrap().iter().map(|b| b["count"].as_i64().unwrap()).sum();
+    assert_eq!((counts, &buckets[0]["max"]), (25, &json!(25.0)), "{buckets}");
+}
+
+#[tokio::test]
 async fn a_counter_is_a_rate_and_unknown_where_it_began_again() {
     let api = TestApi::with_endpoint().await;
     let host = fixture::device(&api.state.store, 1, "cam-07").await;

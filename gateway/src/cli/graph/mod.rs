@@ -3,7 +3,7 @@
 mod braille;
 
 use clap::Args;
-use fleetgate_engine::history::query::sparkline;
+use fleetgate_engine::history::query::{Tier, sparkline};
 use fleetgate_probes::range::Range;
 use futures_util::future;
 use jiff::Timestamp;
@@ -22,6 +22,8 @@ use crate::cli::out;
 
 /// The width without a terminal.
 const USUAL_WIDTH: usize = 80;
+/// Below that there is hardly room for a curve beside its axis.
+const NARROWEST: usize = 20;
 /// The most values of one answer.
 const MOST_POINTS: usize = 2_000;
 /// The time that is shown by default.
@@ -31,6 +33,8 @@ const BARS: i64 = 24;
 /// Services of one host that have bars. Each of them is a request.
 const MAX_SPARKLINES: usize = 16;
 const HOUR_S: i64 = 3_600;
+/// Two results in a row may be lost before a curve has a gap.
+const REACH: usize = 3;
 
 #[derive(Args)]
 pub(crate) struct GraphArgs {
@@ -61,7 +65,7 @@ pub(crate) async fn run(client: &Client, args: GraphArgs) -> anyhow::Result<()> 
     let now = table::now();
     let from = when("--from", args.from.as_deref().unwrap_or(USUAL_SPAN), now)?;
     let to = args.to.as_deref().map_or(Ok(now), |text| when("--to", text, now))?;
-    let width = args.width.map_or_else(|| table::terminal_width().unwrap_or(USUAL_WIDTH), usize::from);
+    let width = width(args.width, table::screen_width());
     // Each column has two dots.
     let points = (width * 2).min(MOST_POINTS);
     let (host, service) = parts(&args.object);
@@ -79,6 +83,12 @@ pub(crate) async fn run(client: &Client, args: GraphArgs) -> anyhow::Result<()> 
     out::line!("{} {}", table::safe(&args.object), table::safe(&metric));
     drawn.iter().for_each(|line| out::line!("{line}"));
     Ok(())
+}
+
+/// Returns the given width, or that of the screen: a terminal breaks longer lines, and the curve with them.
+fn width(given: Option<u16>, screen: Option<usize>) -> usize {
+    let usual = || screen.unwrap_or(USUAL_WIDTH).max(NARROWEST);
+    given.map_or_else(usual, usize::from)
 }
 
 /// Returns the host and the service of `cam-07/disk`.
@@ -165,7 +175,8 @@ fn ends(limits: Option<&QueryLimits>) -> Vec<f64> {
 }
 
 fn picture(series: &QueriedSeries, limits: &[f64], (width, height): (usize, usize)) -> Vec<String> {
-    let Some(axis) = braille::axis(&series.avg, limits) else { return Vec::new() };
+    let values = continued(series);
+    let Some(axis) = braille::axis(&values, limits) else { return Vec::new() };
     let (high, low) = (table::number(axis.high), table::number(axis.low));
     let margin = high.chars().count().max(low.chars().count());
     let columns = width.saturating_sub(margin + 2).max(1);
@@ -178,11 +189,33 @@ fn picture(series: &QueriedSeries, limits: &[f64], (width, height): (usize, usiz
         };
         format!("{label:>margin$} {mark}{line}").trim_end().to_owned()
     };
-    let curve = braille::draw(&series.avg, limits, (columns, height));
+    let curve = braille::draw(&values, limits, (columns, height));
     let mut lines: Vec<String> = curve.into_iter().enumerate().map(row).collect();
     lines.push(format!("{:margin$} └{}", "", "─".repeat(columns)));
     lines.push(format!("{:margin$}  {}", "", times(series, columns)));
     lines
+}
+
+/// Returns the averages, each of them continued up to the next one unless a gap is between them. Steps that are shorter
+/// than the interval of the check have no sample of their own.
+fn continued(series: &QueriedSeries) -> Vec<Option<f64>> {
+    let mut values = series.avg.clone();
+    let known: Vec<usize> = (0..values.len()).filter(|at| values[*at].is_some()).collect();
+    let reach = reach(&known, series.tier == Tier::Raw.name());
+    for pair in known.windows(2).filter(|pair| pair[1] - pair[0] <= reach) {
+        let value = values[pair[0]];
+        values[pair[0] + 1..pair[1]].fill(value);
+    }
+    values
+}
+
+/// Returns the longest distance of two values without a gap between them, as on the page: three times the usual one. In
+/// buckets that usually have a value, one without is a gap.
+fn reach(known: &[usize], are_samples: bool) -> usize {
+    let mut distances: Vec<usize> = known.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    distances.sort_unstable();
+    let usual = distances.get(distances.len() / 2).copied().unwrap_or(1);
+    if are_samples || usual > 1 { usual * REACH } else { 1 }
 }
 
 /// Returns the begin and the end of the horizontal axis.
@@ -256,6 +289,36 @@ mod tests {
         let shown = lines(&series(&values), Some(&limits("30", "90")), (50, 4));
         insta::assert_snapshot!(shown.join("\n"));
         assert!(shown.iter().skip(1).all(|line| line.chars().count() <= 50));
+    }
+
+    #[test]
+    fn a_graph_is_as_wide_as_the_screen_or_as_it_was_asked_for() {
+        assert_eq!([width(None, None), width(None, Some(200))], [USUAL_WIDTH, 200]);
+        assert_eq!(
+            [width(None, Some(40)), width(None, Some(9))],
+            [40, NARROWEST],
+            "no line of a curve is broken"
+        );
+        assert_eq!(width(Some(100), Some(40)), 100);
+    }
+
+    #[test]
+    fn a_curve_goes_on_between_samples_and_a_gap_is_where_some_are_lost() {
+        let of = |tier: &str, avg: &[Option<f64>]| {
+            continued(&QueriedSeries { tier: tier.to_owned(), ..series(avg) })
+        };
+        let (a, b, c) = (Some(1.0), Some(2.0), Some(3.0));
+        // A result a minute in steps of 30 seconds.
+        assert_eq!(of("raw", &[a, None, b, None, c, None]), [a, a, b, b, c, None]);
+        // Two results are lost after the step 6, and three after the step 12.
+        let known = [0, 2, 4, 6, 12, 20, 22];
+        let lost: Vec<_> = (0..23).map(|at| Some(1.0).filter(|_| known.contains(&at))).collect();
+        let shown = of("raw", &lost);
+        let gaps: Vec<usize> = (0..23).filter(|at| shown[*at].is_none()).collect();
+        assert_eq!(gaps, (13..20).collect::<Vec<_>>());
+        assert_eq!(of("1h", &[a, b, None, c, c]), [a, b, None, c, c], "an hour without a result");
+        assert_eq!(of("5m", &[a, None, b, None, c]), [a, a, b, b, c], "a check each ten minutes");
+        assert_eq!((of("raw", &[None, a, None]), of("raw", &[])), (vec![None, a, None], Vec::new()));
     }
 
     #[test]

@@ -93,6 +93,7 @@ struct Statements {
     remove: String,
     expire: String,
     oldest: String,
+    newest: String,
     set_damaged: String,
     set_aside: String,
 }
@@ -126,6 +127,7 @@ impl Statements {
                  returning key"
             ),
             oldest: format!("select min(key) from {name} where key >= $1"),
+            newest: format!("select max(key) from {name}"),
             set_damaged: format!(
                 "insert into damaged (source, key, data, found_at) select '{name}', key, data, $2 from {name}
                  where key = $1 and (select count(*) from damaged) < $3"
@@ -231,6 +233,15 @@ pub async fn oldest_hour(conn: &mut SqliteConnection, table: Table, from: u32) -
     Ok(key.map(|key| block::parts(key).0))
 }
 
+/// Returns the hour at which the newest block of the table begins.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub(super) async fn newest_hour(conn: &mut SqliteConnection, table: Table) -> sqlx::Result<Option<u32>> {
+    let key: Option<i64> = sqlx::query_scalar(table.statements().newest.as_str()).fetch_one(conn).await?;
+    Ok(key.map(|key| block::parts(key).0))
+}
+
 /// Moves a damaged block aside and counts it.
 ///
 /// # Errors
@@ -326,6 +337,7 @@ mod tests {
             assert!(of_one(at(902), MAX_HOUR).await.is_empty(), "{table:?}");
             remove(&mut conn, table, &[all[0].0, 17]).await.unwrap();
             assert_eq!(get(&mut conn, table, &asked).await.unwrap(), all[4..]);
+            assert_eq!(newest_hour(&mut conn, table).await.unwrap(), Some(at(901)));
             let mut oldest = async |from| oldest_hour(&mut conn, table, from).await.unwrap();
             assert_eq!((oldest(0).await, oldest(at(3)).await), (Some(at(3)), Some(at(3))));
             assert_eq!((oldest(at(3) + 1).await, oldest(at(902)).await), (Some(at(5)), None));

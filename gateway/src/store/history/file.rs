@@ -3,7 +3,7 @@
 //!
 //! Nothing else depends on the history, so its damage never stops a start. The damaged file is set
 //! aside, never removed. Damage found later is handled the same way. A history of the first schema is
-//! moved to another name, and `convert.rs` reads it there.
+//! moved to another name, and `convert/mod.rs` reads it there.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -4,6 +4,8 @@
 //! meanwhile is read twice and counts once. A damaged block is a gap. It is noted, and the next step
 //! moves it aside.
 
+use std::ops::Range;
+
 use fleetgate_engine::history::block::{self, Damaged};
 use fleetgate_engine::history::query::Tier;
 use fleetgate_engine::history::rollup::{self, Bucket};
@@ -82,6 +84,11 @@ pub(super) async fn is_damaged(conn: &mut SqliteConnection, table: Table, key: i
         Some(width) => buckets(blocks, width).damaged,
     };
     Ok(!damaged.is_empty())
+}
+
+/// The time of the windows of a table that begin at these hours and between them.
+fn hours(first: u32, last: u32, table: Table) -> Range<Second> {
+    Second::from(first) * HOUR..(Second::from(last) + Second::from(table.window())) * HOUR
 }
 
 impl Store {
@@ -180,6 +187,29 @@ impl Store {
         self.history.judge(noted.await)
     }
 
+    /// Returns a time outside of which no series has a sealed sample. `None`: none has any.
+    ///
+    /// # Errors
+    /// Fails when the history cannot be read.
+    pub async fn sealed_time(&self) -> sqlx::Result<Option<Range<Second>>> {
+        let time = async {
+            let mut conn = self.history.read().acquire().await?;
+            let mut time: Option<Range<Second>> = None;
+            for table in [Table::RawHours, Table::Raw] {
+                let first = blocks::oldest_hour(&mut conn, table, 0).await?;
+                let last = blocks::newest_hour(&mut conn, table).await?;
+                let Some((first, last)) = first.zip(last) else { continue };
+                let of_table = hours(first, last, table);
+                time = Some(match time {
+                    Some(time) => time.start.min(of_table.start)..time.end.max(of_table.end),
+                    None => of_table,
+                });
+            }
+            Ok::<_, sqlx::Error>(time)
+        };
+        self.history.judge(time.await)
+    }
+
     async fn buckets_of(
         &self,
         table: Table,
@@ -195,7 +225,7 @@ impl Store {
 
     /// Returns the blocks of a series that have a second of `[from, to)`.
     async fn windows(&self, table: Table, series: u32, from: Second, to: Second) -> sqlx::Result<Vec<Block>> {
-        let last = (to.saturating_sub(1) / HOUR).min(Second::from(MAX_HOUR));
+        let last = to.saturating_sub(1).min(Second::from(MAX_HOUR) * HOUR);
         let (Some(first), Some(last)) = (blocks::hour(from.max(0)), blocks::hour(last)) else {
             return Ok(Vec::new());
         };
