@@ -481,19 +481,24 @@ async fn days_before_a_stop_of_weeks_are_rolled_up_before_their_samples_are_remo
 }
 
 #[tokio::test]
-async fn a_day_that_cannot_be_rolled_up_holds_up_no_later_one() {
+async fn a_block_that_stays_behind_holds_up_no_later_one() {
     let (store, _dir) = fixture::store().await;
     let recorder = keeping(&store, 30).await;
-    let hour = u32::try_from(days_ago(5) / HOUR).unwrap();
-    let of_nobody = (fleetgate_engine::history::block::key(hour, 1_000_000), vec![0]);
     let mut conn = store.history.write().acquire().await.unwrap();
-    blocks::put(&mut conn, Table::RawHours, &[of_nobody]).await.unwrap();
+    for (table, days) in [(Table::RawHours, 5), (Table::Days, 28)] {
+        let hour = u32::try_from(days_ago(days) / HOUR).unwrap();
+        let of_nobody = (fleetgate_engine::history::block::key(hour, 1_000_000), vec![0]);
+        blocks::put(&mut conn, table, &[of_nobody]).await.unwrap();
+    }
     drop(conn);
-    commit(&recorder, &[sample(days_ago(3), &[("rtt", 1.0)])]).await.unwrap();
+    for days in [20, 3] {
+        commit(&recorder, &[sample(days_ago(days), &[("rtt", 1.0)])]).await.unwrap();
+    }
     recorder.seal_now().await.unwrap();
     recorder.upkeep(&Health::default()).await.unwrap();
-    let rows = "select cast((select count(*) from raw_hours) || ' ' || (select count(*) from raw) as text)";
-    assert_eq!(fixture::history_text(&store, rows).await.as_deref(), Some("1 1"));
+    let rows = "select cast((select count(*) from raw_hours) || ' ' || (select count(*) from raw) || ' ' ||
+                (select count(*) from five_minutes) as text)";
+    assert_eq!(fixture::history_text(&store, rows).await.as_deref(), Some("1 2 1"));
 }
 
 #[tokio::test]

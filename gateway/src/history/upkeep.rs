@@ -16,6 +16,7 @@ use crate::clock;
 use crate::health::{Health, Space};
 use crate::store::Result;
 use crate::store::history::series::{self, SeriesCache};
+use crate::store::history::blocks::MAX_HOUR;
 use crate::store::history::{Conversion, Table};
 
 /// Interval between two looks, and the delay of the first one, because a start has other work.
@@ -172,15 +173,13 @@ impl Recorder {
 
     async fn merge(&self) -> Result<()> {
         let store = &self.0.store;
-        let mut merged = None;
+        let mut from = 0;
         loop {
             let uncompacted = store.uncompacted(self.first_whole_day()).await?;
-            let oldest = store.oldest_hour(Table::Days, 0).await?;
-            let period = period_to_merge(oldest, uncompacted, self.believed());
-            let Some(period) = period.filter(|period| merged.is_none_or(|merged| *period > merged)) else {
-                return Ok(());
-            };
-            merged = Some(period);
+            let oldest = store.oldest_hour(Table::Days, from).await?;
+            let Some(period) = period_to_merge(oldest, uncompacted, self.believed()) else { return Ok(()) };
+            // What a step leaves behind holds up no later period.
+            from = u32::try_from((period + 1) * PERIOD * 24).unwrap_or(MAX_HOUR);
             let mut ranges = Ranges::new(store.newest_series().await?);
             while let Some((first, last)) = ranges.part() {
                 let begun = clock::now().mono;

@@ -11,7 +11,7 @@ use sqlx::types::Json;
 use super::super::rows::{Batched, WIDE};
 
 /// The last hour since 1970 of which a key is made. The key of the next one is still positive.
-pub(super) const MAX_HOUR: u32 = (u32::MAX >> 1) - 1;
+pub const MAX_HOUR: u32 = (u32::MAX >> 1) - 1;
 /// Damaged blocks that are kept for examination. Later ones are removed.
 const MAX_DAMAGED: i64 = 1_000;
 /// The name of the number of damaged blocks in `progress`.
