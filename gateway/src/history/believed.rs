@@ -18,8 +18,7 @@ impl Believed {
     /// `noted`: the time that was believed last before this start. A clock that is far ahead of it at a start was set
     /// ahead meanwhile, or the gateway stood still: both are believed after a day.
     pub fn new(now: Now, noted: Option<Wall>) -> Believed {
-        let wall = noted.map_or(now.wall, |noted| noted.min(now.wall));
-        Believed { last: Now { wall, ..now } }
+        Believed { last: Now { wall: noted.unwrap_or(now.wall), ..now } }
     }
 
     /// Returns the time by which samples are rolled up and removed. A clock that was set far ahead does not move it:
@@ -27,11 +26,17 @@ impl Believed {
     pub fn wall(&mut self, now: Now) -> Wall {
         let elapsed = now.mono.since(self.last.mono);
         let believable = self.last.wall + elapsed + BELIEVED_AFTER;
-        // The day begins with the jump, so that one just before the end of another day is not believed at once.
-        if now.wall <= believable || elapsed >= BELIEVED_AFTER {
+        // The day begins with the jump, so that one just before the end of another day is not believed at once. A clock
+        // that is behind, as at a start before the network is there, may come back meanwhile.
+        if (self.last.wall..=believable).contains(&now.wall) || elapsed >= BELIEVED_AFTER {
             self.last = now;
         }
         now.wall.min(believable)
+    }
+
+    /// Returns the greatest time that is believed, for the next start.
+    pub fn to_note(&mut self, now: Now) -> Wall {
+        self.wall(now).max(self.last.wall)
     }
 }
 
@@ -86,6 +91,18 @@ mod tests {
         assert_eq!(Believed::new(usual, Some(noted)).wall(usual), usual.wall, "a short stop");
         let back = Believed::new(usual, Some(noted + 9 * DAY)).wall(usual);
         assert_eq!(back, usual.wall, "a clock that was ahead and is set right");
+    }
+
+    #[test]
+    fn a_start_before_the_clock_is_set_costs_no_day() {
+        let (noted, hour) = (at(Duration::ZERO, Duration::ZERO).wall, DAY / 24);
+        let unset = Now { mono: Mono::from_secs(100), wall: Wall::from_millis(5_000) };
+        let mut believed = Believed::new(unset, Some(noted));
+        assert_eq!(believed.wall(unset), unset.wall);
+        assert_eq!(believed.to_note(unset), noted);
+        assert_eq!(believed.wall(at(hour, hour)), noted + hour);
+        assert_eq!(believed.to_note(at(hour, hour)), noted + hour);
+        assert_eq!(believed.to_note(at(hour, 9 * DAY)), noted + hour + DAY, "no more than is believed");
     }
 
     #[test]

@@ -199,6 +199,10 @@ impl Recorder {
         second(self.0.believed.lock().expect("no holder panics").wall(clock::now()))
     }
 
+    fn time_to_note(&self) -> Second {
+        second(self.0.believed.lock().expect("no holder panics").to_note(clock::now()))
+    }
+
     /// Returns the second before which samples are not kept as they were measured.
     fn raw_cut(&self) -> Second {
         self.believed().saturating_sub(seconds(self.0.keep.raw))

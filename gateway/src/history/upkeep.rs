@@ -15,8 +15,8 @@ use super::{Keep, Recorder, seconds};
 use crate::clock;
 use crate::health::{Health, Space};
 use crate::store::Result;
-use crate::store::history::series::{self, SeriesCache};
 use crate::store::history::blocks::MAX_HOUR;
+use crate::store::history::series::{self, SeriesCache};
 use crate::store::history::{Conversion, Table};
 
 /// Interval between two looks, and the delay of the first one, because a start has other work.
@@ -192,13 +192,13 @@ impl Recorder {
     }
 
     async fn expire(&self) -> Result<()> {
-        let (store, now) = (&self.0.store, self.believed());
-        for (table, before) in expiries(&self.0.keep, now) {
+        let store = &self.0.store;
+        for (table, before) in expiries(&self.0.keep, self.believed()) {
             while store.expire_step(table, before, EXPIRED as i64).await? >= EXPIRED {
                 tokio::time::sleep(PAUSE).await;
             }
         }
-        store.note_believed(now).await?;
+        store.note_believed(self.time_to_note()).await?;
         self.0.raw_gone.fetch_max(store.noted().await?.raw_gone, Ordering::Relaxed);
         Ok(())
     }
