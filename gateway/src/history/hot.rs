@@ -51,11 +51,23 @@ impl Hot {
         found
     }
 
-    /// Returns the first `most` series of a generation after `after`, each with its samples as they came.
-    pub fn part(&self, generation: i64, after: Option<u32>, most: usize) -> Vec<Sealable> {
+    /// Returns the first series of a generation after `after`, each with its samples as they came: at most `most`, and
+    /// none after so many samples.
+    pub fn part(
+        &self,
+        generation: i64,
+        after: Option<u32>,
+        (most, samples): (usize, usize),
+    ) -> Vec<Sealable> {
         let Some(generation) = self.generations.get(&generation) else { return Vec::new() };
         let first = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let part = generation.series.range((first, Bound::Unbounded)).take(most);
+        let mut before = 0;
+        let has_room = |(_, held): &(&u32, &Held)| {
+            let has_room = before < samples;
+            before += held.packed.count() as usize;
+            has_room
+        };
+        let part = generation.series.range((first, Bound::Unbounded)).take(most).take_while(has_room);
         part.map(|(series, held)| Sealable { series: *series, kind: held.kind, points: held.packed.points() })
             .collect()
     }
@@ -109,12 +121,15 @@ mod tests {
     fn a_generation_is_given_in_parts_in_order_of_series_and_forgotten_as_a_whole() {
         let mut hot = filled();
         assert_eq!((hot.before(1), hot.before(3)), (vec![], vec![1, 2]));
-        let part = |hot: &Hot, after| hot.part(1, after, 1).into_iter().map(|s| s.series).collect::<Vec<_>>();
+        let series = |part: Vec<Sealable>| part.into_iter().map(|s| s.series).collect::<Vec<_>>();
+        let part = |hot: &Hot, after| series(hot.part(1, after, (1, 99)));
         assert_eq!((part(&hot, None), part(&hot, Some(7)), part(&hot, Some(9))), (vec![7], vec![9], vec![]));
+        let of_samples = |samples| series(hot.part(1, None, (9, samples)));
+        assert_eq!((of_samples(1), of_samples(2), of_samples(3)), (vec![7], vec![7], vec![7, 9]));
         let (all, second) = (hot.bytes(), hot.bytes_of(2));
         assert!(second > ENTRY && all > second + 2 * ENTRY, "{all} {second}");
         hot.forget(1);
         assert_eq!((hot.bytes(), hot.before(9)), (second, vec![2]));
-        assert!(hot.part(1, None, 9).is_empty() && hot.points(9, 0, 999).is_empty());
+        assert!(hot.part(1, None, (9, 9)).is_empty() && hot.points(9, 0, 999).is_empty());
     }
 }

@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::health::Health;
+use crate::store::history::read::Noted;
 use crate::store::history::redo;
 use crate::store::history::series::{self, SeriesCache};
 use crate::store::{Error, Result, Store};
@@ -114,6 +115,8 @@ struct Shared {
     /// One generation is sealed at a time.
     sealing: tokio::sync::Mutex<()>,
     damaged_blocks: AtomicI64,
+    /// The hour since 1970 before which samples are removed.
+    raw_gone: AtomicI64,
     converting: Mutex<Option<u8>>,
     fault: Option<Fault>,
 }
@@ -142,6 +145,8 @@ impl Recorder {
     ) -> Result<Recorder> {
         let begun = clock::now();
         let Replayed { cache, hot, newest, bytes } = replay(&store).await?;
+        let noted = noted(&store).await;
+        let noted_at = noted.believed.map(|at| Wall::from_millis(at.saturating_mul(1_000)));
         let numbers = Numbers { cache, generation: newest + 1, begun: begun.mono };
         Ok(Recorder(Arc::new(Shared {
             store,
@@ -150,9 +155,10 @@ impl Recorder {
             hot: RwLock::new(hot),
             redo_bytes: AtomicU64::new(bytes),
             most_redo_bytes,
-            believed: Mutex::new(Believed::new(begun)),
+            believed: Mutex::new(Believed::new(begun, noted_at)),
             sealing: tokio::sync::Mutex::new(()),
             damaged_blocks: AtomicI64::new(0),
+            raw_gone: AtomicI64::new(noted.raw_gone),
             converting: Mutex::new(None),
             fault,
         })))
@@ -193,14 +199,20 @@ impl Recorder {
         second(self.0.believed.lock().expect("no holder panics").wall(clock::now()))
     }
 
+    fn time_to_note(&self) -> Second {
+        second(self.0.believed.lock().expect("no holder panics").to_note(clock::now()))
+    }
+
     /// Returns the second before which samples are not kept as they were measured.
     fn raw_cut(&self) -> Second {
         self.believed().saturating_sub(seconds(self.0.keep.raw))
     }
 
-    /// Returns the first day whose samples are all still there.
+    /// Returns the first day whose samples are all still there. Samples that were removed while they were kept for a
+    /// shorter time, or by a clock that was ahead, are not there either.
     fn first_whole_day(&self) -> i64 {
-        self.raw_cut().div_euclid(DAY) + 1
+        let gone = self.0.raw_gone.load(Ordering::Relaxed);
+        (self.raw_cut().div_euclid(DAY) + 1).max((gone + 23).div_euclid(24))
     }
 
     /// Ends here if a test wants it to.
@@ -210,6 +222,14 @@ impl Recorder {
             _ => Ok(()),
         }
     }
+}
+
+/// Returns what the upkeep of an earlier run has noted. A history that cannot be read has nothing to lose.
+async fn noted(store: &Store) -> Noted {
+    store.noted().await.unwrap_or_else(|error| {
+        tracing::warn!("the notes of the history cannot be read: {error}");
+        Noted::default()
+    })
 }
 
 struct Replayed {

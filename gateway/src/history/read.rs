@@ -42,14 +42,14 @@ impl Recorder {
     /// # Errors
     /// Fails when the history database cannot be read.
     pub async fn query(&self, asked: &[Series], plan: &Plan) -> Result<Vec<Columns>> {
+        // Days of which some samples are removed are never rolled up again.
         let first = plan.start.div_euclid(DAY).max(self.first_whole_day());
         let hot: Vec<Option<i64>> =
             asked.iter().map(|series| self.first_hot(series.id, first, plan)).collect();
-        let uncompacted = self.0.store.uncompacted().await?;
+        let uncompacted = self.0.store.uncompacted(first).await?;
         let mut found = Vec::with_capacity(asked.len());
         for (series, hot) in asked.iter().zip(hot) {
-            // Days of which some samples are removed are never rolled up again.
-            let fresh = hot.into_iter().chain(uncompacted).min().map(|day| day.max(first));
+            let fresh = hot.into_iter().chain(uncompacted).min();
             let buckets = match plan.tier {
                 Tier::Raw => self.rolled(series, plan.start..plan.end, plan.step).await?,
                 tier => self.of_tier(series, tier, plan, fresh).await?,

@@ -23,8 +23,10 @@ const LOOK: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 5_000 }
 const GENERATION: Duration = Duration::from_secs(3_600);
 /// Bytes in memory at which a generation ends earlier.
 const FULL: usize = 64 * 1024 * 1024;
-/// Series that one transaction seals. It takes some 20 ms.
+/// Series that one transaction seals, and samples after which it takes no other one. It takes some 20 ms. Devices that
+/// were cut off for weeks have samples of hundreds of hours.
 const SERIES: usize = 512;
+const SAMPLES: usize = 40_000;
 /// Rows of redo that one transaction removes, which is what a commit waits for at most.
 const FORGOTTEN: i64 = 200;
 /// The longest pause after a step, which is ten times as long as the step otherwise.
@@ -130,7 +132,7 @@ impl Recorder {
         let mut after = None;
         loop {
             let begun = clock::now().mono;
-            let part = self.hot().part(generation, after, SERIES);
+            let part = self.hot().part(generation, after, (SERIES, SAMPLES));
             let Some(last) = part.last() else { break };
             after = Some(last.series);
             self.0.store.seal_step(&part).await?;

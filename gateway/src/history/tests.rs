@@ -14,7 +14,7 @@ use super::*;
 use crate::health::{Part, Space};
 use crate::store::files::HISTORY_FILE;
 use crate::store::fixture;
-use crate::store::history::Series;
+use crate::store::history::{Series, Table, blocks};
 
 impl Keep {
     /// Practically for ever: many samples of tests are of 1970.
@@ -376,6 +376,21 @@ async fn a_history_that_becomes_damaged_is_set_aside_and_the_last_hour_survives(
 }
 
 #[tokio::test]
+async fn a_history_that_is_removed_in_use_loses_no_redo() {
+    let (store, dir) = fixture::store().await;
+    let recorder = Recorder::open(store.clone(), Keep::ALL).await.unwrap();
+    commit(&recorder, &[sample(60, &[("rtt", 1.0)])]).await.unwrap();
+    std::fs::remove_file(dir.path().join(HISTORY_FILE)).unwrap();
+    assert!(recorder.seal_now().await.is_err(), "nothing is sealed into a file that nobody can find");
+    sealer::mend(&store).await;
+    recorder.seal_now().await.unwrap();
+    assert_eq!(recorder.status().redo_bytes, 0);
+    drop(recorder);
+    let again = Recorder::open(store_in(dir.path()).await, Keep::ALL).await.unwrap();
+    assert_eq!(points(&again, "rtt").await, [(60, 1.0)]);
+}
+
+#[tokio::test]
 async fn a_failed_commit_leaves_no_number_of_a_series_that_does_not_exist() {
     let (store, _dir) = fixture::store().await;
     let recorder = Recorder::open(store.clone(), Keep::ALL).await.unwrap();
@@ -402,7 +417,7 @@ async fn a_sample_of_a_clock_that_was_ahead_is_kept_and_not_rolled_up_before_its
     recorder.seal_now().await.unwrap();
     recorder.upkeep(&Health::default()).await.unwrap();
     assert_eq!(points(&recorder, "rtt").await.len(), 3);
-    let uncompacted = store.uncompacted().await.unwrap().unwrap();
+    let uncompacted = store.uncompacted(0).await.unwrap().unwrap();
     assert!(uncompacted >= days_ago(1) / DAY, "the days before are rolled up: {uncompacted}");
     assert_eq!(value_at(&recorder, "rtt", ahead).await, Some(1.0));
 }
@@ -414,6 +429,76 @@ async fn samples_of_a_day_that_is_not_whole_any_more_are_not_taken() {
     let taken = recorder.first_whole_day() * DAY;
     commit(&recorder, &[sample(taken - 1, &[("rtt", 1.0)]), sample(taken, &[("rtt", 2.0)])]).await.unwrap();
     assert_eq!(points(&recorder, "rtt").await, [(taken, 2.0)]);
+}
+
+/// Opens a recorder that keeps samples for so many days.
+async fn keeping(store: &Store, days: u64) -> Recorder {
+    let keep = Keep { raw: Duration::from_secs(days * 86_400), ..Keep::USUAL };
+    Recorder::open(store.clone(), keep).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_day_that_lost_its_samples_to_a_shorter_setting_is_not_rolled_up_again() {
+    let (store, _dir) = fixture::store().await;
+    let (usual, from) = (keeping(&store, 30).await, days_ago(15));
+    let many: Vec<Sample> = (0..24).map(|n| sample(from + n * HOUR, &[("rtt", n as f64)])).collect();
+    commit(&usual, &many).await.unwrap();
+    usual.seal_now().await.unwrap();
+    usual.upkeep(&Health::default()).await.unwrap();
+    let short = keeping(&store, 5).await;
+    short.upkeep(&Health::default()).await.unwrap();
+    assert!(points(&short, "rtt").await.is_empty(), "only the roll-ups are left");
+    let again = keeping(&store, 30).await;
+    commit(&again, &[sample(from + 90, &[("rtt", 1e6)])]).await.unwrap();
+    let series = named(&again, "rtt").await.unwrap();
+    for when in ["in memory", "sealed", "rolled up"] {
+        for (tier, step) in [(Tier::FiveMinutes, BUCKET), (Tier::Hours, HOUR), (Tier::Days, DAY)] {
+            let plan = Plan { tier, step, start: from, end: from + DAY };
+            let found = again.query(std::slice::from_ref(&series), &plan).await.unwrap().remove(0);
+            assert_eq!(found.count.iter().sum::<u32>(), 24, "{when} {tier:?}");
+        }
+        assert_eq!(points(&again, "rtt").await, [(from + 90, 1e6)], "{when}");
+        match when {
+            "in memory" => again.seal_now().await.unwrap(),
+            _ => again.upkeep(&Health::default()).await.unwrap(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn days_before_a_stop_of_weeks_are_rolled_up_before_their_samples_are_removed() {
+    let (store, _dir) = fixture::store().await;
+    store.note_believed(days_ago(40)).await.unwrap();
+    let recorder = keeping(&store, 30).await;
+    commit(&recorder, &[sample(days_ago(41), &[("rtt", 1.0)])]).await.unwrap();
+    recorder.seal_now().await.unwrap();
+    recorder.upkeep(&Health::default()).await.unwrap();
+    let rows = "select cast((select count(*) from raw_hours) || ' ' || (select count(*) from raw) || ' ' ||
+                (select count(*) from (select key from days union all select key from five_minutes)) as text)";
+    assert_eq!(fixture::history_text(&store, rows).await.as_deref(), Some("0 1 1"));
+    let noted = store.noted().await.unwrap().believed.unwrap();
+    assert!((days_ago(39)..days_ago(38)).contains(&noted), "a day after the last run: {noted}");
+}
+
+#[tokio::test]
+async fn a_block_that_stays_behind_holds_up_no_later_one() {
+    let (store, _dir) = fixture::store().await;
+    let recorder = keeping(&store, 30).await;
+    let mut conn = store.history.write().acquire().await.unwrap();
+    for (table, days) in [(Table::RawHours, 5), (Table::Days, 28)] {
+        let hour = u32::try_from(days_ago(days) / HOUR).unwrap();
+        let of_nobody = (fleetgate_engine::history::block::key(hour, 1_000_000), vec![0]);
+        blocks::put(&mut conn, table, &[of_nobody]).await.unwrap();
+    }
+    drop(conn);
+    for days in [20, 3] {
+        commit(&recorder, &[sample(days_ago(days), &[("rtt", 1.0)])]).await.unwrap();
+    }
+    recorder.seal_now().await.unwrap();
+    recorder.upkeep(&Health::default()).await.unwrap();
+    let rows = "select cast((select count(*) from raw_hours) || ' ' || (select count(*) from raw) || ' ' ||
+                (select count(*) from five_minutes) as text)";
+    assert_eq!(fixture::history_text(&store, rows).await.as_deref(), Some("1 2 1"));
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 //! All of it in small steps of one transaction each, with pauses. A step that fails is repeated an hour later. The
 //! clock is that of `believed.rs`: samples that a wrong clock removed would not come back.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fleetgate_engine::history::{DAY, HOUR, Second};
@@ -14,20 +15,23 @@ use super::{Keep, Recorder, seconds};
 use crate::clock;
 use crate::health::{Health, Space};
 use crate::store::Result;
+use crate::store::history::blocks::MAX_HOUR;
 use crate::store::history::series::{self, SeriesCache};
-use crate::store::history::{Conversion, Table, blocks};
+use crate::store::history::{Conversion, Table};
 
 /// Interval between two looks, and the delay of the first one, because a start has other work.
 const EVERY: Duration = Duration::from_secs(3_600);
 const FIRST: Duration = Duration::from_secs(60);
 /// How long after its end a day is rolled up, so that its last generation is sealed.
 const SETTLED: Second = HOUR;
-/// Series of one step, and of one after a step that took long.
+/// Series of one step at most, of the first one, and at least. A step that took long is followed by one of half as many
+/// series, because a series of one sample a second has sixty times the usual samples.
 const SERIES: u32 = 256;
-const FEWER: u32 = 64;
+const FIRST_SERIES: u32 = 32;
+const FEWEST: u32 = 16;
 const LONG: Duration = Duration::from_millis(20);
 /// Blocks removed in one step, and the pause after it.
-const EXPIRED: i64 = 2_000;
+const EXPIRED: usize = 2_000;
 const PAUSE: Duration = Duration::from_secs(1);
 /// Days of the blocks that days of buckets are merged into.
 const PERIOD: i64 = 8;
@@ -83,9 +87,9 @@ pub(super) async fn convert(recorder: Recorder, health: Health, stop: Cancellati
     *shared.converting.lock().expect("no holder panics") = None;
 }
 
-/// Whether a day is over and all its samples are there. If some were removed already, its buckets would be wrong.
-fn is_due(day: i64, now: Second, first_whole_day: i64) -> bool {
-    day >= first_whole_day && (day + 1) * DAY + SETTLED <= now
+/// Whether a day is over and its last generation is sealed.
+fn is_over(day: i64, now: Second) -> bool {
+    (day + 1) * DAY + SETTLED <= now
 }
 
 /// Returns the oldest period with days that are not merged, if it is over and all its days are rolled up.
@@ -122,26 +126,24 @@ impl Recorder {
         self.expire().await?;
         self.remove_series().await?;
         if health.space() == Space::Enough {
-            self.compact().await?;
+            self.compact(health).await?;
             self.merge().await?;
         }
-        let damaged = {
-            let mut conn = self.0.store.history.read().acquire().await?;
-            blocks::damaged(&mut conn).await?
-        };
-        self.0.damaged_blocks.store(damaged, std::sync::atomic::Ordering::Relaxed);
+        let damaged = self.0.store.damaged_blocks().await?;
+        self.0.damaged_blocks.store(damaged, Ordering::Relaxed);
         metrics::counter!("fleetgate_history_blocks_damaged_total").absolute(damaged.unsigned_abs());
         Ok(())
     }
 
-    async fn compact(&self) -> Result<()> {
-        let mut last = None;
-        while let Some(day) = self.0.store.uncompacted().await? {
-            // A day that a step leaves behind would be found for ever.
-            if !is_due(day, self.believed(), self.first_whole_day()) || last.is_some_and(|last| day <= last) {
+    async fn compact(&self, health: &Health) -> Result<()> {
+        let mut next = i64::MIN;
+        // A day that is not whole, or that a step leaves behind, does not hold up those after it.
+        while let Some(day) = self.0.store.uncompacted(next.max(self.first_whole_day())).await? {
+            // Weeks of days may wait after a failure.
+            if !is_over(day, self.believed()) || health.space() != Space::Enough {
                 break;
             }
-            last = Some(day);
+            next = day + 1;
             self.compact_day(day).await?;
         }
         Ok(())
@@ -171,18 +173,13 @@ impl Recorder {
 
     async fn merge(&self) -> Result<()> {
         let store = &self.0.store;
-        let mut merged = None;
+        let mut from = 0;
         loop {
-            let uncompacted = store.uncompacted().await?;
-            let oldest = {
-                let mut conn = store.history.read().acquire().await?;
-                blocks::oldest_hour(&mut conn, Table::Days).await?
-            };
-            let period = period_to_merge(oldest, uncompacted, self.believed());
-            let Some(period) = period.filter(|period| merged.is_none_or(|merged| *period > merged)) else {
-                return Ok(());
-            };
-            merged = Some(period);
+            let uncompacted = store.uncompacted(self.first_whole_day()).await?;
+            let oldest = store.oldest_hour(Table::Days, from).await?;
+            let Some(period) = period_to_merge(oldest, uncompacted, self.believed()) else { return Ok(()) };
+            // What a step leaves behind holds up no later period.
+            from = u32::try_from((period + 1) * PERIOD * 24).unwrap_or(MAX_HOUR);
             let mut ranges = Ranges::new(store.newest_series().await?);
             while let Some((first, last)) = ranges.part() {
                 let begun = clock::now().mono;
@@ -195,17 +192,14 @@ impl Recorder {
     }
 
     async fn expire(&self) -> Result<()> {
+        let store = &self.0.store;
         for (table, before) in expiries(&self.0.keep, self.believed()) {
-            loop {
-                let mut tx = self.0.store.history.write().begin().await?;
-                let gone = blocks::expire(&mut tx, table, before, EXPIRED).await?;
-                tx.commit().await?;
-                if gone < EXPIRED.unsigned_abs() {
-                    break;
-                }
+            while store.expire_step(table, before, EXPIRED as i64).await? >= EXPIRED {
                 tokio::time::sleep(PAUSE).await;
             }
         }
+        store.note_believed(self.time_to_note()).await?;
+        self.0.raw_gone.fetch_max(store.noted().await?.raw_gone, Ordering::Relaxed);
         Ok(())
     }
 
@@ -240,7 +234,7 @@ struct Ranges {
 
 impl Ranges {
     fn new(newest: u32) -> Ranges {
-        Ranges { next: 0, newest, size: SERIES }
+        Ranges { next: 0, newest, size: FIRST_SERIES }
     }
 
     /// Returns the first and the last number of the next part.
@@ -252,7 +246,11 @@ impl Ranges {
     }
 
     fn took(&mut self, time: Duration) {
-        self.size = if time > LONG { FEWER } else { SERIES };
+        self.size = match time {
+            time if time > LONG => (self.size / 2).max(FEWEST),
+            time if time < LONG / 4 => (self.size * 2).min(SERIES),
+            _ => self.size,
+        };
     }
 }
 
@@ -265,11 +263,10 @@ mod tests {
     }
 
     #[test]
-    fn a_day_is_rolled_up_an_hour_after_its_end_if_all_of_it_is_there() {
-        assert!(!is_due(100, 101 * DAY + HOUR - 1, 90));
-        assert!(is_due(100, 101 * DAY + HOUR, 90));
-        assert!(is_due(100, 200 * DAY, 100) && !is_due(100, 200 * DAY, 101));
-        assert!(!is_due(100, 50 * DAY, 20), "of a clock that was ahead");
+    fn a_day_is_rolled_up_an_hour_after_its_end() {
+        assert!(!is_over(100, 101 * DAY + HOUR - 1));
+        assert!(is_over(100, 101 * DAY + HOUR));
+        assert!(!is_over(100, 50 * DAY), "of a clock that was ahead");
     }
 
     #[test]
@@ -301,13 +298,27 @@ mod tests {
     }
 
     #[test]
-    fn every_series_is_in_one_range() {
+    fn steps_have_as_many_series_as_they_have_time_for() {
         let mut ranges = Ranges::new(600);
-        assert_eq!(ranges.part(), Some((0, 255)));
+        let mut sizes = |time: Duration| {
+            std::array::from_fn::<u32, 5, _>(|_| {
+                ranges.took(time);
+                ranges.size
+            })
+        };
+        assert_eq!(sizes(Duration::ZERO), [64, 128, 256, 256, 256]);
+        assert_eq!(sizes(LONG), [256; 5]);
+        assert_eq!(sizes(LONG * 2), [128, 64, 32, 16, 16]);
+    }
+
+    #[test]
+    fn every_series_is_in_one_range() {
+        let mut ranges = Ranges::new(100);
+        assert_eq!(ranges.part(), Some((0, 31)));
         ranges.took(LONG * 2);
-        assert_eq!(ranges.part(), Some((256, 319)));
-        ranges.took(LONG);
-        assert_eq!((ranges.part(), ranges.part(), ranges.part()), (Some((320, 575)), Some((576, 600)), None));
+        assert_eq!(ranges.part(), Some((32, 47)));
+        ranges.took(Duration::ZERO);
+        assert_eq!((ranges.part(), ranges.part(), ranges.part()), (Some((48, 79)), Some((80, 100)), None));
         let newest = u32::MAX >> 1;
         let mut last = Ranges { next: newest, ..Ranges::new(newest) };
         assert_eq!((last.part(), last.part()), (Some((newest, newest)), None));

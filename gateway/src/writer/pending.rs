@@ -175,7 +175,7 @@ impl Pending {
             Record::Host(state) => drop(batch.hosts.insert(state.host, *state)),
             Record::Service(host, state) => replace(batch.services.entry(host).or_default(), Arc::new(state)),
             Record::Sample(sample) if batch.samples.len() < MAX_SAMPLES => batch.samples.push(sample),
-            Record::Sample(_) => history::dropped("lag", 1),
+            Record::Sample(sample) => history::dropped("lag", sample.metrics.len() as u64),
             Record::Event(event) => batch.log.push(Entry::Event(event)),
             Record::Message(message) => batch.log.push(Entry::Message(message)),
             Record::Pinned { host, key } => batch.log.push(Entry::Pinned { host, key }),

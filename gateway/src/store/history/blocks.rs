@@ -11,11 +11,14 @@ use sqlx::types::Json;
 use super::super::rows::{Batched, WIDE};
 
 /// The last hour since 1970 of which a key is made. The key of the next one is still positive.
-pub(super) const MAX_HOUR: u32 = (u32::MAX >> 1) - 1;
+pub const MAX_HOUR: u32 = (u32::MAX >> 1) - 1;
 /// Damaged blocks that are kept for examination. Later ones are removed.
 const MAX_DAMAGED: i64 = 1_000;
 /// The name of the number of damaged blocks in `progress`.
 const DAMAGED: &str = "damaged";
+/// The names of what `read::Noted` has.
+pub(super) const BELIEVED: &str = "believed";
+pub(super) const RAW_GONE: &str = "raw_gone";
 
 /// A table of blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,6 +95,7 @@ struct Statements {
     oldest: String,
     newest: String,
     set_damaged: String,
+    set_aside: String,
 }
 
 impl Statements {
@@ -119,14 +123,16 @@ impl Statements {
             }),
             remove: format!("delete from {name} where {these}"),
             expire: format!(
-                "delete from {name} where key in (select key from {name} where key < $1 order by key limit $2)"
+                "delete from {name} where key in (select key from {name} where key < $1 order by key limit $2)
+                 returning key"
             ),
-            oldest: format!("select min(key) from {name}"),
+            oldest: format!("select min(key) from {name} where key >= $1"),
             newest: format!("select max(key) from {name}"),
             set_damaged: format!(
                 "insert into damaged (source, key, data, found_at) select '{name}', key, data, $2 from {name}
                  where key = $1 and (select count(*) from damaged) < $3"
             ),
+            set_aside: format!("select key from damaged where source = '{name}' and {these}"),
         }
     }
 }
@@ -201,7 +207,7 @@ pub async fn remove(conn: &mut SqliteConnection, table: Table, keys: &[i64]) -> 
 }
 
 /// Removes at most `most` of the oldest blocks whose windows end at `before_hour` or earlier. Returns
-/// their number.
+/// their keys.
 ///
 /// # Errors
 /// Fails when the database refuses the write.
@@ -210,20 +216,20 @@ pub async fn expire(
     table: Table,
     before_hour: u32,
     most: i64,
-) -> sqlx::Result<u64> {
+) -> sqlx::Result<Vec<i64>> {
     // A block that still has data to keep begins after this.
-    let Some(last) = before_hour.min(MAX_HOUR).checked_sub(table.window()) else { return Ok(0) };
+    let Some(last) = before_hour.min(MAX_HOUR).checked_sub(table.window()) else { return Ok(Vec::new()) };
     let before = (i64::from(last) + 1) << 32;
-    let gone = sqlx::query(table.statements().expire.as_str()).bind(before).bind(most).execute(conn).await?;
-    Ok(gone.rows_affected())
+    sqlx::query_scalar(table.statements().expire.as_str()).bind(before).bind(most).fetch_all(conn).await
 }
 
-/// Returns the hour at which the oldest block of the table begins.
+/// Returns the hour at which the oldest block of the table begins, of those that begin at `from` or later.
 ///
 /// # Errors
 /// Fails when the database cannot be read.
-pub async fn oldest_hour(conn: &mut SqliteConnection, table: Table) -> sqlx::Result<Option<u32>> {
-    let key: Option<i64> = sqlx::query_scalar(table.statements().oldest.as_str()).fetch_one(conn).await?;
+pub async fn oldest_hour(conn: &mut SqliteConnection, table: Table, from: u32) -> sqlx::Result<Option<u32>> {
+    let oldest = sqlx::query_scalar(table.statements().oldest.as_str()).bind(block::key(from, 0));
+    let key: Option<i64> = oldest.fetch_one(conn).await?;
     Ok(key.map(|key| block::parts(key).0))
 }
 
@@ -254,6 +260,22 @@ pub async fn set_damaged(conn: &mut SqliteConnection, table: Table, key: i64, no
         table.name()
     );
     Ok(())
+}
+
+/// Returns which of these blocks were damaged and are kept aside.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub(super) async fn set_aside(
+    conn: &mut SqliteConnection,
+    table: Table,
+    keys: &[i64],
+) -> sqlx::Result<Vec<i64>> {
+    // Hardly any history has one.
+    if damaged(conn).await? == 0 {
+        return Ok(Vec::new());
+    }
+    sqlx::query_scalar(table.statements().set_aside.as_str()).bind(Json(keys)).fetch_all(conn).await
 }
 
 /// Returns the number of damaged blocks that were ever found in this file.
@@ -315,8 +337,10 @@ mod tests {
             assert!(of_one(at(902), MAX_HOUR).await.is_empty(), "{table:?}");
             remove(&mut conn, table, &[all[0].0, 17]).await.unwrap();
             assert_eq!(get(&mut conn, table, &asked).await.unwrap(), all[4..]);
-            assert_eq!(oldest_hour(&mut conn, table).await.unwrap(), Some(at(3)));
             assert_eq!(newest_hour(&mut conn, table).await.unwrap(), Some(at(901)));
+            let mut oldest = async |from| oldest_hour(&mut conn, table, from).await.unwrap();
+            assert_eq!((oldest(0).await, oldest(at(3)).await), (Some(at(3)), Some(at(3))));
+            assert_eq!((oldest(at(3) + 1).await, oldest(at(902)).await), (Some(at(5)), None));
         }
     }
 
@@ -331,9 +355,10 @@ mod tests {
             for (before, most, gone) in
                 [(0, 9, 0), (window - 1, 9, 0), (window, 9, 1), (4 * window, 2, 2), (4 * window, 9, 1)]
             {
-                assert_eq!(expire(&mut conn, table, before, most).await.unwrap(), gone, "{table:?} {before}");
+                let found = expire(&mut conn, table, before, most).await.unwrap().len();
+                assert_eq!(found, gone, "{table:?} {before}");
             }
-            assert_eq!(oldest_hour(&mut conn, table).await.unwrap(), Some(4 * window));
+            assert_eq!(oldest_hour(&mut conn, table, 0).await.unwrap(), Some(4 * window));
         }
     }
 

@@ -84,6 +84,7 @@ impl History {
     /// Begins a transaction on the only writing connection. Moves the blocks aside that readers have
     /// found damaged.
     pub(super) async fn begin(&self) -> sqlx::Result<Tx> {
+        self.is_there()?;
         let write = self.write();
         let mut tx = write.begin_with("begin immediate").await?;
         let damaged = std::mem::take(&mut *self.0.damaged.lock().expect("no holder panics"));
@@ -94,6 +95,18 @@ impl History {
             }
         }
         Ok(tx)
+    }
+
+    /// Checks that the file was not removed or moved away. What is written to such a one is gone after the next
+    /// start, and its redo must not be removed.
+    fn is_there(&self) -> sqlx::Result<()> {
+        match std::fs::symlink_metadata(self.0.dir.join(HISTORY_FILE)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                self.0.suspect.store(true, Ordering::Relaxed);
+                Err(sqlx::Error::Io(error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Notes a damaged block for the next transaction.
@@ -137,7 +150,8 @@ impl History {
         }
         self.close().await;
         let file = self.0.dir.join(HISTORY_FILE);
-        let (fresh, lost) = begin_anew(&file, "a statement has found it damaged".to_owned()).await?;
+        let (fresh, lost) =
+            begin_anew(&file, "it is damaged or was removed while it was in use".to_owned()).await?;
         *self.0.pools.write().expect("no holder panics") = fresh;
         self.0.suspect.store(false, Ordering::Relaxed);
         Ok(lost)
@@ -346,7 +360,7 @@ async fn has_its_tables(conn: &mut SqliteConnection) -> Result<(), NotOpened> {
     }
     // This reads the first pages of each table.
     for table in Table::ALL {
-        blocks::oldest_hour(conn, table).await.map_err(fail)?;
+        blocks::oldest_hour(conn, table, 0).await.map_err(fail)?;
     }
     blocks::damaged(conn).await.map(drop).map_err(fail)
 }

@@ -29,6 +29,16 @@ pub struct Read {
     pub damaged: u64,
 }
 
+/// What outlives a restart of the upkeep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Noted {
+    /// The time by which it last removed blocks.
+    pub believed: Option<Second>,
+    /// The hour since 1970 at which the last removed block of samples ended; 0 if none was removed. The days before
+    /// have lost samples, so that no roll-up may be made of them.
+    pub raw_gone: i64,
+}
+
 /// Decoded blocks, and the keys of those that are damaged.
 pub(super) struct Found<T> {
     pub blocks: Vec<(i64, Vec<T>)>,
@@ -127,17 +137,54 @@ impl Store {
         Ok(all)
     }
 
-    /// Returns the oldest day that has samples that are not compacted, as its number since 1970.
+    /// Returns the oldest day that has samples that are not compacted, of those from `first` on. Days are
+    /// numbers since 1970.
     ///
     /// # Errors
     /// Fails when the history cannot be read.
-    pub async fn uncompacted(&self) -> sqlx::Result<Option<i64>> {
+    pub async fn uncompacted(&self, first: i64) -> sqlx::Result<Option<i64>> {
+        let Some(from) = blocks::hour(first.max(0).saturating_mul(DAY)) else { return Ok(None) };
+        let hour = self.oldest_hour(Table::RawHours, from).await?;
+        Ok(hour.map(|hour| i64::from(hour / Table::Days.window())))
+    }
+
+    /// Returns the hour at which the oldest block of the table begins, of those that begin at `from` or
+    /// later.
+    ///
+    /// # Errors
+    /// Fails when the history cannot be read.
+    pub async fn oldest_hour(&self, table: Table, from: u32) -> sqlx::Result<Option<u32>> {
         let oldest = async {
             let mut conn = self.history.read().acquire().await?;
-            blocks::oldest_hour(&mut conn, Table::RawHours).await
+            blocks::oldest_hour(&mut conn, table, from).await
         };
-        let hour = self.history.judge(oldest.await)?;
-        Ok(hour.map(|hour| i64::from(hour / Table::Days.window())))
+        self.history.judge(oldest.await)
+    }
+
+    /// Returns the number of damaged blocks that were ever found in this file.
+    ///
+    /// # Errors
+    /// Fails when the history cannot be read.
+    pub async fn damaged_blocks(&self) -> sqlx::Result<i64> {
+        let damaged = async {
+            let mut conn = self.history.read().acquire().await?;
+            blocks::damaged(&mut conn).await
+        };
+        self.history.judge(damaged.await)
+    }
+
+    /// Returns what the upkeep has noted.
+    ///
+    /// # Errors
+    /// Fails when the history cannot be read.
+    pub async fn noted(&self) -> sqlx::Result<Noted> {
+        let noted = async {
+            let mut conn = self.history.read().acquire().await?;
+            let believed = blocks::progress(&mut conn, blocks::BELIEVED).await?;
+            let raw_gone = blocks::progress(&mut conn, blocks::RAW_GONE).await?;
+            Ok::<_, sqlx::Error>(Noted { believed, raw_gone: raw_gone.unwrap_or_default() })
+        };
+        self.history.judge(noted.await)
     }
 
     /// Returns a time outside of which no series has a sealed sample. `None`: none has any.
@@ -149,7 +196,7 @@ impl Store {
             let mut conn = self.history.read().acquire().await?;
             let mut time: Option<Range<Second>> = None;
             for table in [Table::RawHours, Table::Raw] {
-                let first = blocks::oldest_hour(&mut conn, table).await?;
+                let first = blocks::oldest_hour(&mut conn, table, 0).await?;
                 let last = blocks::newest_hour(&mut conn, table).await?;
                 let Some((first, last)) = first.zip(last) else { continue };
                 let of_table = hours(first, last, table);

@@ -37,16 +37,17 @@ pub struct SeriesCache {
     count: usize,
     /// The counters among all series, also of those that are not cached.
     counters: HashSet<u32>,
-    /// The day until which refusals are cached: a service may have room for them later.
-    refused_on: Second,
+    /// Services that take no new series on this day. A label that is refused is not cached: a plugin with ever new
+    /// ones would fill the cache, and each of its samples would be compared with all of them.
+    full: HashSet<(HostId, Box<str>)>,
+    full_on: Second,
 }
 
 struct Known {
     service: Box<str>,
     label: Box<str>,
     uom: Box<str>,
-    /// `None` if the service has too many series.
-    series: Option<u32>,
+    series: u32,
 }
 
 /// What identifies a series, and its unit.
@@ -68,6 +69,7 @@ impl SeriesCache {
     /// Clears the names. Series that a failed transaction created do not exist.
     pub fn clear(&mut self) {
         self.hosts.clear();
+        self.full.clear();
         self.count = 0;
     }
 
@@ -76,12 +78,12 @@ impl SeriesCache {
         if self.counters.contains(&series) { Kind::Counter } else { Kind::Gauge }
     }
 
-    fn find(&self, name: Name<'_>) -> Option<Option<u32>> {
+    fn find(&self, name: Name<'_>) -> Option<u32> {
         let mut of_host = self.hosts.get(&name.host)?.iter();
         of_host.find(|known| known.is_of(name) && *known.uom == *name.uom).map(|known| known.series)
     }
 
-    fn remember(&mut self, name: Name<'_>, series: Option<u32>) {
+    fn remember(&mut self, name: Name<'_>, series: u32) {
         if self.count >= MAX_CACHED {
             self.clear();
         }
@@ -98,24 +100,18 @@ impl SeriesCache {
         self.count = self.count + of_host.len() - before;
     }
 
-    fn note_kind(&mut self, name: Name<'_>, series: Option<u32>) {
-        match (series, Kind::of(name.uom)) {
-            (Some(series), Kind::Counter) => _ = self.counters.insert(series),
-            (Some(series), Kind::Gauge) => _ = self.counters.remove(&series),
-            (None, _) => {}
+    fn note_kind(&mut self, name: Name<'_>, series: u32) {
+        match Kind::of(name.uom) {
+            Kind::Counter => _ = self.counters.insert(series),
+            Kind::Gauge => _ = self.counters.remove(&series),
         }
     }
 
     /// Forgets the refusals of an earlier day.
     fn retry_refused(&mut self, day: Second) {
-        if self.refused_on == day {
-            return;
-        }
-        self.refused_on = day;
-        for of_host in self.hosts.values_mut() {
-            let before = of_host.len();
-            of_host.retain(|known| known.series.is_some());
-            self.count -= before - of_host.len();
+        if self.full_on != day {
+            self.full.clear();
+            self.full_on = day;
         }
     }
 }
@@ -132,9 +128,9 @@ pub async fn load(conn: &mut SqliteConnection, cache: &mut SeriesCache) -> sqlx:
         let Series { host, service, label, uom, .. } = &series;
         let name = Name { host: *host, service, label, uom };
         if cache.count < MAX_CACHED {
-            cache.remember(name, Some(series.id));
+            cache.remember(name, series.id);
         } else {
-            cache.note_kind(name, Some(series.id));
+            cache.note_kind(name, series.id);
         }
     }
     Ok(())
@@ -205,13 +201,18 @@ async fn series_of(
     active_since: Second,
 ) -> sqlx::Result<Option<u32>> {
     if let Some(known) = cache.find(name) {
-        return Ok(known);
+        return Ok(Some(known));
     }
+    let service = || (name.host, Box::<str>::from(name.service));
     let series = match found(conn, name).await? {
         Some(series) => Some(series),
+        None if cache.full.contains(&service()) => None,
         None => made(conn, name, at, active_since).await?,
     };
-    cache.remember(name, series);
+    match series {
+        Some(series) => cache.remember(name, series),
+        None => _ = cache.full.insert(service()),
+    }
     Ok(series)
 }
 
@@ -464,6 +465,11 @@ mod tests {
         let mut cache = SeriesCache::default();
         let first = put(&store, &mut cache, &[sample(START, labels(0, 100))], START - DAY).await;
         assert_eq!((first.samples.len(), first.refused), (64, 36));
+        assert_eq!((cache.count, cache.full.len()), (64, 1), "what is refused takes no memory");
+        let (full, full_on) = (cache.full.clone(), cache.full_on);
+        let mut forgetful = SeriesCache { full, full_on, ..SeriesCache::default() };
+        let known = put(&store, &mut forgetful, &[sample(START, labels(0, 1))], START - DAY).await;
+        assert_eq!(known.samples.len(), 1, "a series that is there is found in a full service too");
         let later = START + 20 * DAY;
         let again = put(&store, &mut cache, &[sample(later, labels(64, 36))], START - DAY).await;
         assert_eq!((again.samples.len(), again.refused), (0, 36));

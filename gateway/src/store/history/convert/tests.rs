@@ -179,5 +179,5 @@ async fn a_second_older_history_is_set_aside() {
     let store = open(dir.path()).await;
     assert!(store.history.was_set_aside() && dir.path().join(OLD_HISTORY_FILE).exists());
     let mut conn = store.history.read().acquire().await.unwrap();
-    assert_eq!(blocks::oldest_hour(&mut conn, Table::Raw).await.unwrap(), None);
+    assert_eq!(blocks::oldest_hour(&mut conn, Table::Raw, 0).await.unwrap(), None);
 }

@@ -87,6 +87,39 @@ impl Store {
         self.history.judge(done.await)
     }
 
+    /// Removes at most `most` of the oldest blocks of a table whose windows end at `before_hour` or earlier.
+    /// Returns their number. Notes up to where samples are lost.
+    ///
+    /// # Errors
+    /// Fails when the history refuses the write. Nothing is changed then.
+    pub async fn expire_step(&self, table: Table, before_hour: u32, most: i64) -> sqlx::Result<usize> {
+        let done = async {
+            let mut tx = self.history.begin().await?;
+            let gone = blocks::expire(&mut tx, table, before_hour, most).await?;
+            if let (Table::Raw, Some(last)) = (table, gone.iter().max()) {
+                let end = i64::from(block::parts(*last).0 + table.window());
+                let before = blocks::progress(&mut tx, blocks::RAW_GONE).await?.unwrap_or_default();
+                blocks::set_progress(&mut tx, blocks::RAW_GONE, before.max(end)).await?;
+            }
+            tx.commit().await?;
+            Ok::<_, sqlx::Error>(gone.len())
+        };
+        self.history.judge(done.await)
+    }
+
+    /// Notes the time by which the upkeep works, see [`read::Noted`].
+    ///
+    /// # Errors
+    /// Fails when the history refuses the write.
+    pub async fn note_believed(&self, at: Second) -> sqlx::Result<()> {
+        let done = async {
+            let mut tx = self.history.begin().await?;
+            blocks::set_progress(&mut tx, blocks::BELIEVED, at).await?;
+            tx.commit().await
+        };
+        self.history.judge(done.await)
+    }
+
     /// Writes whole days of a series at once, as if they had been sealed and compacted. A second that is
     /// stored already stays as it is.
     ///
@@ -172,7 +205,8 @@ struct Days {
     before: Samples,
     /// The samples of the next day, of those series that have it compacted already.
     next: Samples,
-    /// Series with a damaged block: their stored buckets say more than their samples.
+    /// Series with a damaged block, also one that was moved aside before: their stored buckets say more than their
+    /// samples.
     damaged: BTreeSet<u32>,
 }
 
@@ -227,7 +261,18 @@ impl Days {
     ) -> sqlx::Result<()> {
         let of_damaged = |key: &&i64| self.damaged.contains(&block::parts(**key).1);
         let keys: Vec<i64> = rolled.keys().filter(of_damaged).copied().collect();
-        for (key, stored) in buckets(conn, Table::Days, BUCKET, &keys).await?.blocks {
+        let longer = |key: &i64| {
+            let (hour, series) = block::parts(*key);
+            Table::FiveMinutes.key(hour, series)
+        };
+        let merged: Vec<i64> = keys.iter().map(longer).collect::<BTreeSet<_>>().into_iter().collect();
+        let merged = by_key(buckets(conn, Table::FiveMinutes, BUCKET, &merged).await?);
+        let mut stored = by_key(buckets(conn, Table::Days, BUCKET, &keys).await?);
+        for key in keys {
+            let day = blocks::start(key)..blocks::start(key) + DAY;
+            let older = merged.get(&longer(&key)).into_iter().flatten();
+            let older: Vec<Bucket> = older.filter(|bucket| day.contains(&bucket.at)).copied().collect();
+            let stored = rollup::replaced(&older, &stored.remove(&key).unwrap_or_default());
             if let Some(new) = rolled.get_mut(&key) {
                 *new = rollup::replaced(&stored, new);
             }
@@ -248,6 +293,8 @@ async fn halves(
     keys.sort_unstable();
     let found = samples(conn, Table::Raw, &keys).await?;
     damaged.extend(found.damaged.iter().map(|key| block::parts(*key).1));
+    let aside = blocks::set_aside(conn, Table::Raw, &keys).await?;
+    damaged.extend(aside.into_iter().map(|key| block::parts(key).1));
     Ok(by_series(found))
 }
 

@@ -78,13 +78,13 @@ async fn samples_move_through_the_tables_and_read_the_same_everywhere() {
     let (store, _dir) = fixture::store().await;
     let points: Vec<Point> = (0..2_000).map(|n| point(START + n * 60, n as f64)).collect();
     seal(&store, 2, &points).await;
-    assert_eq!((rows(&store).await, store.uncompacted().await.unwrap()), ([34, 0, 0, 0, 0, 0], Some(DAY_0)));
+    assert_eq!((rows(&store).await, store.uncompacted(0).await.unwrap()), ([34, 0, 0, 0, 0, 0], Some(DAY_0)));
     assert_eq!(raw(&store, 2).await, points);
     assert!(tier(&store, 2, Tier::FiveMinutes).await.is_empty(), "not compacted");
 
     assert_eq!(compact(&store, DAY_0).await, [(2, START + DAY - 60)]);
     assert_eq!(compact(&store, DAY_0 + 1).await, [(2, points[1_999].at)]);
-    assert_eq!((rows(&store).await, store.uncompacted().await.unwrap()), ([0, 3, 2, 0, 0, 0], None));
+    assert_eq!((rows(&store).await, store.uncompacted(0).await.unwrap()), ([0, 3, 2, 0, 0, 0], None));
     assert_eq!(raw(&store, 2).await, points);
     let buckets = rolled(&points, Kind::Gauge);
     let (hours, days) = (merge(&buckets, BUCKET, HOUR), merge(&buckets, BUCKET, DAY));
@@ -222,7 +222,7 @@ impl Random {
     }
 
     async fn compact(&mut self) {
-        while let Some(day) = self.store.uncompacted().await.unwrap() {
+        while let Some(day) = self.store.uncompacted(0).await.unwrap() {
             for (first, last) in [(0, 3), (4, 4), (5, 99)] {
                 self.store.compact_step(day, first, last, &kind).await.unwrap();
                 if self.dice.once_in(4) {
@@ -360,6 +360,33 @@ async fn stored_buckets_survive_the_samples_they_were_made_of() {
     assert_eq!(found.len(), wanted.len());
     assert_eq!(found[..144], wanted[..144]);
     assert_eq!(found[145..], wanted[145..]);
+}
+
+#[tokio::test]
+async fn buckets_outlive_their_samples_also_when_the_block_is_aside_and_the_day_merged() {
+    let points: Vec<Point> = (0..1_440).map(|n| point(START + n * 60, n as f64)).collect();
+    for is_merged in [false, true] {
+        let (store, _dir) = fixture::store().await;
+        store.put_days(&sealable(2, points.clone())).await.unwrap();
+        if is_merged {
+            store.merge_step(PERIOD, 0, 99).await.unwrap();
+        }
+        harm(&store, Table::Raw, Table::Raw.key(u32::try_from(START / HOUR).unwrap(), 2)).await;
+        for n in 1..3 {
+            seal(&store, 2, &[point(START + DAY - n, 5.0)]).await;
+            compact(&store, DAY_0).await;
+            for when in ["rolled up", "merged"] {
+                for (width, of_day) in [(Tier::FiveMinutes, 288), (Tier::Hours, 24), (Tier::Days, 1)] {
+                    let found = tier(&store, 2, width).await;
+                    assert_eq!(found.len(), of_day, "{is_merged} {n} {when}");
+                    assert_eq!((found[0].min, found[0].at), (0.0, START), "{is_merged} {n} {when} {width:?}");
+                }
+                if is_merged && when == "rolled up" {
+                    store.merge_step(PERIOD, 0, 99).await.unwrap();
+                }
+            }
+        }
+    }
 }
 
 #[tokio::test]
