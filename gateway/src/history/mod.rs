@@ -10,6 +10,7 @@
 mod believed;
 pub mod disk;
 mod fault;
+pub mod forecasts;
 mod hot;
 mod read;
 mod sealer;

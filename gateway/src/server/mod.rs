@@ -202,6 +202,8 @@ impl Server {
         look_after(&mut tasks, &state, &writer, begun, &stop_api).await?;
         let (parts, rentals) = ((store.clone(), state.handle.clone()), (known, state.rental_events.clone()));
         rental_phases::start(&mut tasks, parts, rentals, stop_api.clone());
+        let parts = (store.clone(), state.history.clone(), state.handle.clone());
+        history::forecasts::start(&mut tasks, parts, stop_api.clone());
         let mut doors = serve(&state, sockets.api, sockets.local, stop_api.clone())?;
         serve_tunnels(&mut doors, &state, (results, page), &stop_api);
         if let Some(dns) = &state.config.dns {
