@@ -83,7 +83,7 @@ impl Forecasts {
             let newest = series.last().map(|series| series.id);
             // Without room, only what cannot be made again is written.
             if newest.is_some() && self.store.has_space() {
-                self.part(&series, clock::wall()).await?;
+                self.try_part(&series).await;
             }
             tokio::time::sleep(pause).await;
             match newest {
@@ -94,6 +94,14 @@ impl Forecasts {
         let mut tx = self.store.begin().await?;
         forecasts::prune(&mut tx, clock::wall()).await?;
         tx.commit().await
+    }
+
+    /// A part that fails is left out, so that those after it have their turn.
+    async fn try_part(&self, series: &[Series]) {
+        if let Err(error) = self.part(series, clock::wall()).await {
+            tracing::warn!("some forecasts stay as they are for now: {error}");
+            tokio::time::sleep(RETRY).await;
+        }
     }
 
     async fn part(&self, series: &[Series], now: Wall) -> Result<()> {
