@@ -175,10 +175,16 @@ fn parted(made: Vec<Made>) -> (Vec<Stored>, Vec<(HostId, String)>) {
 
 #[cfg(test)]
 mod tests {
-    use fleetgate_engine::history::DAY;
+    use fleetgate_engine::history::{DAY, Kind, Point};
     use fleetgate_engine::id::Id;
+    use fleetgate_engine::messages::{DEFAULT_MTU, MonitorInput};
+    use tokio::sync::mpsc;
 
+    use super::super::Keep;
     use super::*;
+    use crate::engine::live_state::LiveState;
+    use crate::store::fixture;
+    use crate::store::history::Sealable;
 
     fn series(id: u32) -> Series {
         Series { id, host: Id::from_i64(1), service: "disk".into(), label: "used".into(), uom: "%".into() }
@@ -221,5 +227,40 @@ mod tests {
         assert_eq!(stored.len(), 1);
         assert_eq!(stored[0].text, "full in about 28 days");
         assert_eq!(none, [(Id::from_i64(1), "disk".to_owned())]);
+    }
+
+    /// Forecasts of a gateway with the past of a disk, and what the monitor is told.
+    async fn scene() -> (Forecasts, mpsc::Receiver<MonitorInput>, tempfile::TempDir) {
+        let (store, dir) = fixture::store().await;
+        let (to_tunnel, _) = mpsc::channel(1);
+        let (to_monitor, inputs) = mpsc::channel(8);
+        let usual = (fixture::TIMING, DEFAULT_MTU);
+        let handle = Handle::new(store.clone(), LiveState::default(), usual, to_tunnel, to_monitor);
+        let recorder = Recorder::open(store.clone(), Keep::ALL).await.unwrap();
+        (Forecasts { store, recorder, handle }, inputs, dir)
+    }
+
+    #[tokio::test]
+    async fn what_is_made_of_the_history_is_stored_told_and_known_after_a_start() {
+        let (forecasts, mut inputs, _dir) = scene().await;
+        let host = fixture::device(&forecasts.store, 1, "cam-01").await;
+        let now = clock::wall();
+        // 1 % a day, up to 50.
+        let value = |at: Second| Some(50.0 + (at - second(now)) as f64 / DAY as f64);
+        let past = (second(now) - 20 * DAY..second(now)).step_by(600);
+        let points = past.map(|at| Point { at, value: value(at) }).collect();
+        forecasts.store.put_days(&Sealable { series: 7, kind: Kind::Gauge, points }).await.unwrap();
+        let [fills, new] = [7, 8].map(|id| Series { host, ..series(id) });
+        let new = Series { service: "memory".into(), ..new };
+        forecasts.part(&[fills, new], now).await.unwrap();
+        let Ok(MonitorInput::Forecasts(told)) = inputs.try_recv() else { panic!("the monitor is told") };
+        assert_eq!(told.iter().map(|full| full.at.is_some()).collect::<Vec<_>>(), [true, false]);
+        let mut conn = forecasts.store.reader().await.unwrap();
+        let stored = super::forecasts::of_host(&mut conn, host).await.unwrap();
+        assert_eq!(stored.iter().map(|f| f.text.as_str()).collect::<Vec<_>>(), ["full in about 50 days"]);
+        drop(conn);
+        forecasts.recall().await.unwrap();
+        let Ok(MonitorInput::Forecasts(known)) = inputs.try_recv() else { panic!("it is told again") };
+        assert_eq!(known, told[..1]);
     }
 }
