@@ -27,6 +27,8 @@ const EVERY: Duration = Duration::from_secs(3_600);
 const FIRST: Duration = Duration::from_secs(300);
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(300);
+/// The longest pause between two parts, so that a small fleet has its forecasts soon after a start.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Series of one part. One takes less than a millisecond, most of it to read its blocks.
 const PART: u32 = 32;
 /// Where a share of a whole is full.
@@ -75,8 +77,9 @@ impl Forecasts {
 
     /// Makes all forecasts once. Takes an hour.
     async fn round(&self) -> Result<()> {
+        let begun = clock::now().mono;
         let count = forecasts::count(&mut *self.store.reader().await?).await?;
-        let pause = EVERY / count.div_ceil(PART).max(1);
+        let pause = (EVERY / count.div_ceil(PART).max(1)).min(LONGEST_PAUSE);
         let mut last = 0;
         loop {
             let series = forecasts::next(&mut *self.store.reader().await?, last, PART).await?;
@@ -93,7 +96,9 @@ impl Forecasts {
         }
         let mut tx = self.store.begin().await?;
         forecasts::prune(&mut tx, clock::wall()).await?;
-        tx.commit().await
+        tx.commit().await?;
+        tokio::time::sleep(EVERY.saturating_sub(clock::now().mono.since(begun))).await;
+        Ok(())
     }
 
     /// A part that fails is left out, so that those after it have their turn.
