@@ -1,7 +1,7 @@
 //! Forecasts: once an hour, when each disk and memory is full by its past.
 //!
 //! The work is spread over the hour, in parts of some series: one read of each series, one transaction and one message
-//! to the monitor, which adds the forecast to the results. The database keeps it over a restart. While the history
+//! to the monitor, which adds the forecast to the results. It begins with those that the database kept. While the history
 //! cannot be read, the forecasts stay as they are, and the monitor drops them after a day.
 
 use std::time::Duration;
@@ -57,9 +57,6 @@ struct Forecasts {
 
 impl Forecasts {
     async fn run(&self) {
-        if let Err(error) = self.recall().await {
-            tracing::warn!("the forecasts from before the start are left out: {error}");
-        }
         tokio::time::sleep(FIRST).await;
         loop {
             if let Err(error) = self.round().await {
@@ -67,12 +64,6 @@ impl Forecasts {
                 tokio::time::sleep(RETRY).await;
             }
         }
-    }
-
-    async fn recall(&self) -> Result<()> {
-        let known = forecasts::all(&mut *self.store.reader().await?).await?;
-        self.handle.forecasts(known).await;
-        Ok(())
     }
 
     /// Makes all forecasts once. Takes an hour.
@@ -246,7 +237,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_made_of_the_history_is_stored_told_and_known_after_a_start() {
+    async fn what_is_made_of_the_history_is_stored_and_told() {
         let (forecasts, mut inputs, _dir) = scene().await;
         let host = fixture::device(&forecasts.store, 1, "cam-01").await;
         let now = clock::wall();
@@ -263,9 +254,6 @@ mod tests {
         let mut conn = forecasts.store.reader().await.unwrap();
         let stored = super::forecasts::of_host(&mut conn, host).await.unwrap();
         assert_eq!(stored.iter().map(|f| f.text.as_str()).collect::<Vec<_>>(), ["full in about 50 days"]);
-        drop(conn);
-        forecasts.recall().await.unwrap();
-        let Ok(MonitorInput::Forecasts(known)) = inputs.try_recv() else { panic!("it is told again") };
-        assert_eq!(known, told[..1]);
+        assert_eq!(super::forecasts::all(&mut conn).await.unwrap(), told[..1], "what a start begins with");
     }
 }
