@@ -30,6 +30,8 @@ pub(super) const EVENTS: i64 = 100_000;
 const MOST_HOSTS: i64 = 1_000;
 /// Samples whose series are looked up in one transaction, in some milliseconds.
 const SAMPLES_AT_ONCE: usize = 2_000;
+/// Series whose samples of a day are stored in one transaction, in some tens of milliseconds.
+const SERIES_AT_ONCE: usize = 64;
 /// The longest pause after a day. A day takes less, unless the machine is busy.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Interval between two looks at a disk without room.
@@ -121,8 +123,10 @@ impl Past {
                 points.entry(series).or_default().push(point);
             }
         }
-        for (series, points) in points {
-            self.store.put_days(&Sealable { series, kind: self.series.kind(series), points }).await?;
+        let of = |(series, points)| Sealable { series, kind: self.series.kind(series), points };
+        let sealable: Vec<Sealable> = points.into_iter().map(of).collect();
+        for part in sealable.chunks(SERIES_AT_ONCE) {
+            self.store.put_days_of(part).await?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Forecasts: once an hour, when each disk and memory is full by its past.
 //!
 //! The work is spread over the hour, in parts of some series: one read of each series, one transaction and one message
-//! to the monitor, which adds the forecast to the results. The database keeps it over a restart. While the history
+//! to the monitor, which adds the forecast to the results. It begins with those that the database kept. While the history
 //! cannot be read, the forecasts stay as they are, and the monitor drops them after a day.
 
 use std::time::Duration;
@@ -27,6 +27,8 @@ const EVERY: Duration = Duration::from_secs(3_600);
 const FIRST: Duration = Duration::from_secs(300);
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(300);
+/// The longest pause between two parts, so that a small fleet has its forecasts soon after a start.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Series of one part. One takes less than a millisecond, most of it to read its blocks.
 const PART: u32 = 32;
 /// Where a share of a whole is full.
@@ -55,9 +57,6 @@ struct Forecasts {
 
 impl Forecasts {
     async fn run(&self) {
-        if let Err(error) = self.recall().await {
-            tracing::warn!("the forecasts from before the start are left out: {error}");
-        }
         tokio::time::sleep(FIRST).await;
         loop {
             if let Err(error) = self.round().await {
@@ -67,23 +66,18 @@ impl Forecasts {
         }
     }
 
-    async fn recall(&self) -> Result<()> {
-        let known = forecasts::all(&mut *self.store.reader().await?).await?;
-        self.handle.forecasts(known).await;
-        Ok(())
-    }
-
     /// Makes all forecasts once. Takes an hour.
     async fn round(&self) -> Result<()> {
+        let begun = clock::now().mono;
         let count = forecasts::count(&mut *self.store.reader().await?).await?;
-        let pause = EVERY / count.div_ceil(PART).max(1);
+        let pause = (EVERY / count.div_ceil(PART).max(1)).min(LONGEST_PAUSE);
         let mut last = 0;
         loop {
             let series = forecasts::next(&mut *self.store.reader().await?, last, PART).await?;
             let newest = series.last().map(|series| series.id);
             // Without room, only what cannot be made again is written.
             if newest.is_some() && self.store.has_space() {
-                self.part(&series, clock::wall()).await?;
+                self.try_part(&series).await;
             }
             tokio::time::sleep(pause).await;
             match newest {
@@ -91,9 +85,21 @@ impl Forecasts {
                 _ => break,
             }
         }
+        // A clock that was set far ahead does not remove those of a month.
+        let believed = Wall::from_millis(self.recorder.believed().saturating_mul(1_000));
         let mut tx = self.store.begin().await?;
-        forecasts::prune(&mut tx, clock::wall()).await?;
-        tx.commit().await
+        forecasts::prune(&mut tx, believed).await?;
+        tx.commit().await?;
+        tokio::time::sleep(EVERY.saturating_sub(clock::now().mono.since(begun))).await;
+        Ok(())
+    }
+
+    /// A part that fails is left out, so that those after it have their turn.
+    async fn try_part(&self, series: &[Series]) {
+        if let Err(error) = self.part(series, clock::wall()).await {
+            tracing::warn!("some forecasts stay as they are for now: {error}");
+            tokio::time::sleep(RETRY).await;
+        }
     }
 
     async fn part(&self, series: &[Series], now: Wall) -> Result<()> {
@@ -167,10 +173,16 @@ fn parted(made: Vec<Made>) -> (Vec<Stored>, Vec<(HostId, String)>) {
 
 #[cfg(test)]
 mod tests {
-    use fleetgate_engine::history::DAY;
+    use fleetgate_engine::history::{DAY, Kind, Point};
     use fleetgate_engine::id::Id;
+    use fleetgate_engine::messages::{DEFAULT_MTU, MonitorInput};
+    use tokio::sync::mpsc;
 
+    use super::super::Keep;
     use super::*;
+    use crate::engine::live_state::LiveState;
+    use crate::store::fixture;
+    use crate::store::history::Sealable;
 
     fn series(id: u32) -> Series {
         Series { id, host: Id::from_i64(1), service: "disk".into(), label: "used".into(), uom: "%".into() }
@@ -213,5 +225,37 @@ mod tests {
         assert_eq!(stored.len(), 1);
         assert_eq!(stored[0].text, "full in about 28 days");
         assert_eq!(none, [(Id::from_i64(1), "disk".to_owned())]);
+    }
+
+    /// Forecasts of a gateway with the past of a disk, and what the monitor is told.
+    async fn scene() -> (Forecasts, mpsc::Receiver<MonitorInput>, tempfile::TempDir) {
+        let (store, dir) = fixture::store().await;
+        let (to_tunnel, _) = mpsc::channel(1);
+        let (to_monitor, inputs) = mpsc::channel(8);
+        let usual = (fixture::TIMING, DEFAULT_MTU);
+        let handle = Handle::new(store.clone(), LiveState::default(), usual, to_tunnel, to_monitor);
+        let recorder = Recorder::open(store.clone(), Keep::ALL).await.unwrap();
+        (Forecasts { store, recorder, handle }, inputs, dir)
+    }
+
+    #[tokio::test]
+    async fn what_is_made_of_the_history_is_stored_and_told() {
+        let (forecasts, mut inputs, _dir) = scene().await;
+        let host = fixture::device(&forecasts.store, 1, "cam-01").await;
+        let now = clock::wall();
+        // 1 % a day, up to 50.
+        let value = |at: Second| Some(50.0 + (at - second(now)) as f64 / DAY as f64);
+        let past = (second(now) - 20 * DAY..second(now)).step_by(600);
+        let points = past.map(|at| Point { at, value: value(at) }).collect();
+        forecasts.store.put_days(&Sealable { series: 7, kind: Kind::Gauge, points }).await.unwrap();
+        let [fills, new] = [7, 8].map(|id| Series { host, ..series(id) });
+        let new = Series { service: "memory".into(), ..new };
+        forecasts.part(&[fills, new], now).await.unwrap();
+        let Ok(MonitorInput::Forecasts(told)) = inputs.try_recv() else { panic!("the monitor is told") };
+        assert_eq!(told.iter().map(|full| full.at.is_some()).collect::<Vec<_>>(), [true, false]);
+        let mut conn = forecasts.store.reader().await.unwrap();
+        let stored = super::forecasts::of_host(&mut conn, host).await.unwrap();
+        assert_eq!(stored.iter().map(|f| f.text.as_str()).collect::<Vec<_>>(), ["full in about 50 days"]);
+        assert_eq!(super::forecasts::all(&mut conn).await.unwrap(), told[..1], "what a start begins with");
     }
 }

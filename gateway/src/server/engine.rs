@@ -36,7 +36,7 @@ use crate::rental_access::{self, OverSsh};
 use crate::rental_events;
 use crate::store::policy::{self, PolicyRows};
 use crate::store::rentals::{aliases, handovers};
-use crate::store::{Store, addresses, settings};
+use crate::store::{Store, addresses, forecasts, settings};
 use crate::tunnel::stream::{AcceptedStream, Streams};
 use crate::tunnel::thread;
 use crate::tunnel::thread::TunnelOutputs;
@@ -213,6 +213,9 @@ impl<'a> Engine<'a> {
         self.handle.begin_with(hosts.iter().map(|memory| &memory.spec));
         self.writer.know(&hosts);
         monitor.restore(hosts, clock::now());
+        // Before the first result: without its forecast, a limit on it would be over.
+        let forecasts = forecasts::all(&mut *self.store.reader().await?).await?;
+        monitor.handle(MonitorInput::Forecasts(forecasts), clock::now());
         for handover in handovers::open(&mut *self.store.reader().await?, clock::wall()).await? {
             monitor.handle(MonitorInput::Handover(Box::new(handover)), clock::now());
         }

@@ -329,11 +329,15 @@ fn serve_tunnels(
 mod tests {
     use std::time::Instant;
 
+    use fleetgate_engine::forecast::Basis;
+    use reqwest::Method;
+    use serde_json::Value;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpStream, UnixStream};
 
     use super::*;
     use crate::data_dir;
+    use crate::store::forecasts::{self, Stored};
 
     async fn started(dir: &std::path::Path) -> Server {
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -343,13 +347,18 @@ mod tests {
         Server::start(config, data).await.unwrap()
     }
 
-    /// A dashboard's event stream whose beginning was read.
-    async fn listener(server: &Server) -> TcpStream {
+    /// Logs the first administrator in.
+    async fn cookie(server: &Server) -> String {
         let link = server.first_admin.as_ref().expect("the first start").link.reveal().to_owned();
         let http = reqwest::Client::new();
         let session = http.post(format!("http://{}/api/v1/session", server.api));
         let answer = session.json(&serde_json::json!({ "link": link })).send().await.unwrap();
-        let cookie = answer.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+        answer.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned()
+    }
+
+    /// A dashboard's event stream whose beginning was read.
+    async fn listener(server: &Server) -> TcpStream {
+        let cookie = cookie(server).await;
         let mut stream = TcpStream::connect(server.api).await.unwrap();
         let ask =
             format!("GET /api/v1/stream HTTP/1.1\r\nhost: x\r\ncookie: {cookie}\r\nx-fleetgate: 1\r\n\r\n");
@@ -358,6 +367,49 @@ mod tests {
         stream.read_exact(&mut head).await.unwrap();
         assert_eq!(&head, b"HTTP/1.1 200 OK");
         stream
+    }
+
+    async fn call(server: &Server, cookie: &str, (method, path): (Method, &str), body: Value) -> Value {
+        let url = format!("http://{}/api/v1{path}", server.api);
+        let ask = reqwest::Client::new().request(method, url).header("cookie", cookie);
+        let answer = ask.header("x-fleetgate", "1").json(&body).send().await.unwrap();
+        let (status, text) = (answer.status(), answer.text().await.unwrap());
+        assert!(status.is_success(), "{path}: {text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_first_result_after_a_start_has_its_forecast() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("fleetgate.toml"), "endpoint = \"gw.example.org:51820\"\n").unwrap();
+        let server = started(dir.path()).await;
+        let cookie = cookie(&server).await;
+        let made =
+            call(&server, &cookie, (Method::POST, "/devices"), serde_json::json!({ "name": "cam-07" })).await;
+        let service = serde_json::json!({ "check": { "type": "passive" } });
+        call(&server, &cookie, (Method::PUT, "/hosts/cam-07/services/store"), service).await;
+        let now = clock::wall();
+        let forecast = Stored {
+            host: made["device"]["id"].as_str().unwrap()[2..].parse().unwrap(),
+            service: "store".to_owned(),
+            at: now,
+            full_at: Some(now + Duration::from_secs(864_000)),
+            text: String::new(),
+            basis: Basis { from: 0, to: 1, peaks: 4, period_s: None, slope_per_day: 1.0, spread: 0.0 },
+        };
+        let mut tx = server.state.store.begin().await.unwrap();
+        forecasts::write(&mut tx, &[forecast]).await.unwrap();
+        tx.commit().await.unwrap();
+        server.stop().await;
+        let server = started(dir.path()).await;
+        let result = serde_json::json!({ "exit_status": 0, "output": "filling | used=90%" });
+        let path = "/hosts/cam-07/services/store/results";
+        let taken = call(&server, &cookie, (Method::POST, path), result).await;
+        let metrics = taken["service"]["metrics"].as_array().cloned().unwrap_or_default();
+        let within = metrics.iter().find(|metric| metric["label"] == "full_within");
+        let within = within.and_then(|metric| metric["value"].as_f64());
+        assert!(within.is_some_and(|within| (860_000.0..=864_000.0).contains(&within)), "{taken:#}");
+        server.stop().await;
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -23,6 +23,26 @@ fn forbid(reason: &str, dirs: &[&str], except: &[&str], words: &[&str]) {
     assert!(found.is_empty(), "{reason}\n{}", found.join("\n"));
 }
 
+/// Whether the module above a file names it.
+fn is_module(file: &Path) -> bool {
+    let is_folder = file.file_name().is_some_and(|name| name == "mod.rs");
+    let of = if is_folder { file.parent() } else { Some(file) };
+    let Some((stem, dir)) = of.and_then(|of| of.file_stem().zip(of.parent())) else { return false };
+    let declared = format!("mod {};", stem.to_string_lossy());
+    let above = [dir.join("mod.rs"), dir.join("lib.rs"), dir.join("main.rs"), dir.with_extension("rs")];
+    let names = |text: String| text.lines().any(|line| line.ends_with(&declared));
+    above.iter().filter_map(|above| std::fs::read_to_string(above).ok()).any(names)
+}
+
+#[test]
+fn every_source_is_compiled() {
+    let dirs = ["keys/src", "probes/src", "gateway/engine/src", "gateway/src"];
+    let files = dirs.iter().flat_map(|dir| sources(&root().join(dir)));
+    let is_root = |file: &PathBuf| ["lib.rs", "main.rs"].iter().any(|name| file.ends_with(name));
+    let left_out: Vec<PathBuf> = files.filter(|file| !is_root(file) && !is_module(file)).collect();
+    assert!(left_out.is_empty(), "no module names these files, so that nothing compiles them: {left_out:?}");
+}
+
 #[test]
 fn the_pure_crates_touch_nothing() {
     forbid(

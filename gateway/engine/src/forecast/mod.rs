@@ -78,6 +78,8 @@ struct Trend<'a> {
     now: Second,
     /// The range of the values of the past.
     range: f64,
+    /// The last peak, or without purges the newest value.
+    recent: f64,
 }
 
 /// Returns the forecast for values that are full at `full`. `hours` are in order of time; one without a value is
@@ -106,7 +108,9 @@ pub fn forecast(hours: &[Hour], now: Second, full: f64) -> Option<Forecast> {
             continue;
         }
         let line = Line::over(&points)?;
-        return Trend { line, teeth, full, now, range: envelope::range(hours) }.forecast();
+        let last_peak = points.last().filter(|_| teeth.is_some());
+        let recent = last_peak.map_or(newest.max, |peak| peak.value);
+        return Trend { line, teeth, full, now, range: envelope::range(hours), recent }.forecast();
     }
 }
 
@@ -131,13 +135,18 @@ impl Trend<'_> {
     }
 
     fn said(&self) -> Option<(Option<Second>, String)> {
-        if self.line.top >= self.full - AT_FULL * self.range {
+        if self.is_full() {
             return Some(self.said_of_full());
         }
         if self.line.slopes.0 > 0.0 {
             return self.said_of_rise();
         }
         self.is_held().then(|| (None, text::held(self.teeth, self.line.top, self.full)))
+    }
+
+    /// Whether it is full at its peaks nowadays. One that was full some time ago is an outlier.
+    fn is_full(&self) -> bool {
+        self.recent.max(self.line.at(self.line.to)) >= self.full - AT_FULL * self.range
     }
 
     /// A purge comes too late, or nothing empties it.

@@ -217,6 +217,20 @@ fn a_purge_that_comes_too_late_is_said() {
 }
 
 #[test]
+fn what_was_full_once_is_not_full_nowadays() {
+    let once = |s: Second, day: Second| (day * DAY + HOUR..day * DAY + HOUR + 1_800).contains(&s);
+    let said = of(&past(40, |s| if once(s, 20) { 100.0 } else { saw_tooth(s, DAY, (40.0, 20.0), 0.0) }));
+    assert_eq!(said.and_then(|said| said.full_within), None, "one peak of forty");
+    let grows = |s: Second| if once(s, 20) { 100.0 } else { saw_tooth(s, DAY, (40.0, 20.0), 0.8) };
+    // The last peak is at 93, so that the ninth from now is at 100.
+    let said = of(&past(42, grows)).unwrap();
+    assert!((days(&said) - 8.2).abs() < 1.0, "{said:?}");
+    let twice = |s: Second| if once(s, 20) || once(s, 29) { 100.0 } else { 40.0 + 2.0 * noise(s / 600) };
+    let said = of(&past(40, twice));
+    assert_eq!(said.and_then(|said| said.full_within), None, "two hours of forty days");
+}
+
+#[test]
 fn a_past_that_ended_long_ago_supports_nothing() {
     let hours = past(10, |s| saw_tooth(s, DAY, (60.0, 20.0), 0.0));
     assert!(forecast(&hours, now(&hours) + 20 * HOUR, FULL).is_some());

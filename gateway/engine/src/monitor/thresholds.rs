@@ -62,10 +62,11 @@ fn limits(thresholds: &[Threshold], wanted: impl Fn(&Threshold) -> bool) -> Vec<
 }
 
 /// Returns the metrics that a board no longer measures, as gaps. Their thresholds stay UNKNOWN
-/// until the metric is back or the threshold is removed.
+/// until the metric is back or the threshold is removed. A forecast is not measured.
 fn lost(result: &PluginResult, thresholds: &[Threshold], before: &[Metric]) -> Vec<Metric> {
     let limited = |m: &&Metric| thresholds.iter().any(|t| t.metric == m.label && !t.limits.is_unset());
-    let gone = before.iter().filter(limited).filter(|m| !has(&result.metrics, &m.label));
+    let measured = before.iter().filter(|m| m.label != FULL_WITHIN);
+    let gone = measured.filter(limited).filter(|m| !has(&result.metrics, &m.label));
     gone.map(|m| Metric::gap(&m.label, &m.uom)).collect()
 }
 
@@ -147,6 +148,9 @@ mod tests {
             assert_eq!(last.status, expected, "{last:?}");
         }
         assert_eq!(judge(said(&["age"]), &values, &[], &last.metrics).result.status, Status::Ok);
+        let forecast =
+            judge(said(&["used"]), &values, &[limit(FULL_WITHIN, "5")], &said(&[FULL_WITHIN]).metrics);
+        assert_eq!(forecast.result.status, Status::Ok, "a forecast is not measured");
     }
 
     #[test]

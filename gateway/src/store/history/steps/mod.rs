@@ -126,9 +126,19 @@ impl Store {
     /// # Errors
     /// Fails when the history refuses the write. Nothing is changed then.
     pub async fn put_days(&self, series: &Sealable) -> sqlx::Result<()> {
+        self.put_days_of(std::slice::from_ref(series)).await
+    }
+
+    /// Writes whole days of several series in one transaction, as [`Store::put_days`] does.
+    ///
+    /// # Errors
+    /// Fails when the history refuses the write. Nothing is changed then.
+    pub async fn put_days_of(&self, part: &[Sealable]) -> sqlx::Result<()> {
         let done = async {
             let mut tx = self.history.begin().await?;
-            days_put(&mut tx, series).await?;
+            for series in part {
+                days_put(&mut tx, series).await?;
+            }
             tx.commit().await
         };
         self.history.judge(done.await)

@@ -174,8 +174,9 @@ async fn days_that_are_put_at_once_are_those_that_were_sealed_and_compacted() {
     let points: Vec<Point> = (0..4_000).map(|n| point(START + n * 61, (n % 700) as f64)).collect();
     let (one, _dir) = fixture::store().await;
     let (other, _other_dir) = fixture::store().await;
+    let backwards = [2, 3].map(|series| sealable(series, points.iter().rev().copied().collect()));
+    one.put_days_of(&backwards).await.unwrap();
     for series in [2, 3] {
-        one.put_days(&sealable(series, points.iter().rev().copied().collect())).await.unwrap();
         seal(&other, series, &points).await;
     }
     for day in DAY_0..DAY_0 + 3 {
