@@ -20,6 +20,8 @@ const GAP: u8 = 11;
 const FAR: u8 = 15;
 /// The low half of a token for no difference.
 const MIDDLE: i64 = 7;
+/// The most bytes of a sample: token, time and value.
+const LONGEST: usize = 21;
 /// Memory is taken in such steps: a buffer that doubles would waste a third.
 const GROWTH: usize = 48;
 
@@ -36,7 +38,8 @@ impl Packed {
         if self.bytes.capacity() - self.bytes.len() < LONGEST {
             self.bytes.reserve_exact(GROWTH);
         }
-        self.state.put(point, kind, &mut self.bytes);
+        let value = kept(point, kind).map(|value| self.state.fitted(value));
+        self.state.put(point.at, value, &mut self.bytes);
         self.count = self.count.saturating_add(1);
     }
 
@@ -58,9 +61,6 @@ impl Packed {
     }
 }
 
-/// The most bytes of a sample: token, time and value.
-const LONGEST: usize = 21;
-
 /// Encodes the samples of one commit, of any series and order. A sample takes at most 26 bytes.
 pub fn redo_row(samples: &[(u32, Point)], kind: impl Fn(u32) -> Kind) -> Vec<u8> {
     let mut row = vec![0; HEAD];
@@ -68,7 +68,7 @@ pub fn redo_row(samples: &[(u32, Point)], kind: impl Fn(u32) -> Kind) -> Vec<u8>
     for (series, point) in samples {
         varint::put_signed(&mut row, i64::from(*series) - last);
         last = i64::from(*series);
-        state.put(*point, kind(*series), &mut row);
+        state.put(point.at, kept(*point, kind(*series)), &mut row);
     }
     let checksum = crc32fast::hash(&row[HEAD..]).to_le_bytes();
     row[0] = VERSION;
@@ -98,6 +98,11 @@ pub fn read_redo(data: &[u8]) -> Result<Vec<(u32, Point)>, Damaged> {
     Ok(found)
 }
 
+/// Returns the exponent and mantissa of a sample's value.
+fn kept(point: Point, kind: Kind) -> Option<(u8, i64)> {
+    point.value.filter(|v| v.is_finite()).map(|v| decimal::one(v, kind))
+}
+
 /// What the next sample is relative to.
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
@@ -109,12 +114,10 @@ struct State {
 }
 
 impl State {
-    fn put(&mut self, point: Point, kind: Kind, bytes: &mut Vec<u8>) {
-        let step = point.at.wrapping_sub(self.at);
-        let low = (step.wrapping_sub(self.step))
-            .checked_add(MIDDLE)
-            .filter(|low| (0..i64::from(FAR)).contains(low));
-        let value = point.value.filter(|v| v.is_finite()).map(|v| self.fitted(decimal::one(v, kind)));
+    fn put(&mut self, at: Second, value: Option<(u8, i64)>, bytes: &mut Vec<u8>) {
+        let step = at.wrapping_sub(self.at);
+        let low = step.wrapping_sub(self.step).checked_add(MIDDLE);
+        let low = low.filter(|low| (0..i64::from(FAR)).contains(low));
         let high = match value {
             None => GAP,
             Some((FLOAT, _)) => BITS,
@@ -124,7 +127,7 @@ impl State {
         if low.is_none() {
             varint::put_signed(bytes, step);
         }
-        (self.at, self.step) = (point.at, step);
+        (self.at, self.step) = (at, step);
         match value {
             None => {}
             Some((FLOAT, bits)) => bytes.extend(bits.to_le_bytes()),
