@@ -5,12 +5,13 @@
 //! damaged as well.
 //!
 //! Columns of raw samples: seconds since the begin of the window, the values there are, and runs of samples
-//! without one. Columns of buckets: number within the window, min, max, sum, count, last and unknown
-//! seconds, where max, sum and last are what they exceed the least possible value by. Values of buckets
-//! that are not all decimal numbers of one exponent are stored as they are, as the bits of doubles.
+//! without one. Columns of buckets: number within the window, count, unknown seconds, min, max, sum and
+//! last, the latter four as [`differences`]. Values of buckets that are not all decimal numbers of one
+//! exponent are stored as they are, as the bits of doubles.
 
 use super::column::{self, Column};
 use super::decimal::{self, FLOAT};
+use super::differences;
 use super::rollup::{self, Bucket};
 use super::{Kind, Point, Second, ordered};
 
@@ -20,6 +21,8 @@ pub const MAX_IN_BLOCK: usize = 43_200;
 const VERSION: u8 = 1;
 const RAW: u8 = 0;
 const BUCKETS: u8 = 1;
+/// The values of a bucket in the order of their columns.
+const FIELDS: [fn(&Bucket) -> f64; 4] = [|b| b.min, |b| b.max, |b| b.sum, |b| b.last];
 /// The bytes before the columns.
 const HEAD: usize = 10;
 /// The bytes of them that the checksum covers.
@@ -93,14 +96,19 @@ pub fn encode_buckets(key: i64, start: Second, width: Second, buckets: &[Bucket]
     let buckets = sorted.as_deref().unwrap_or(buckets);
     let buckets = &buckets[buckets.len().saturating_sub(MAX_IN_BLOCK)..];
     let slots: Vec<i64> = buckets.iter().map(|b| b.at.wrapping_sub(start).div_euclid(width.max(1))).collect();
-    let of = |field: fn(&Bucket) -> i64| -> Vec<i64> { buckets.iter().map(field).collect() };
-    let (exponent, [min, max, sum, last]) = differences(buckets).unwrap_or_else(|| bits(buckets));
+    let of = |number: &dyn Fn(&Bucket) -> i64| -> Vec<i64> { buckets.iter().map(number).collect() };
     let mut block = headed(BUCKETS, buckets.len());
     column::put(&mut block, 0, &slots);
-    [min, max, sum].iter().for_each(|values| column::put(&mut block, exponent, values));
-    column::put(&mut block, 0, &of(|b| i64::from(b.count)));
-    column::put(&mut block, exponent, &last);
-    column::put(&mut block, 0, &of(|b| i64::from(b.unknown_s)));
+    column::put(&mut block, 0, &of(&|b| i64::from(b.count)));
+    column::put(&mut block, 0, &of(&|b| i64::from(b.unknown_s)));
+    match differences::of(buckets) {
+        Some((exponent, columns)) => {
+            columns.iter().for_each(|ways| column::put_shorter(&mut block, exponent, ways))
+        }
+        None => FIELDS.iter().for_each(|field| {
+            column::put(&mut block, FLOAT, &of(&|b| field(b).to_bits() as i64));
+        }),
+    }
     sealed(block, key)
 }
 
@@ -111,59 +119,40 @@ pub fn encode_buckets(key: i64, start: Second, width: Second, buckets: &[Bucket]
 pub fn decode_buckets(key: i64, start: Second, width: Second, data: &[u8]) -> Result<Vec<Bucket>, Damaged> {
     let (n, mut columns) = opened(data, BUCKETS, key)?;
     let mut next = || Column::read(&mut columns);
-    let (slot, min, max, sum) = (next()?, next()?, next()?, next()?);
-    let (count, last, unknown) = (next()?, next()?, next()?);
+    let (slot, count, unknown) = (next()?, next()?, next()?);
+    let values = [next()?, next()?, next()?, next()?];
     ended(columns)?;
-    let exponent = min.exponent;
-    if [&max, &sum, &last].iter().any(|column| column.exponent != exponent) {
-        return Err(Damaged::Column);
-    }
     let (slot, count, unknown) = (slot.numbers(n)?, count.numbers(n)?, unknown.numbers(n)?);
-    let values = [min.numbers(n)?, max.numbers(n)?, sum.numbers(n)?, last.numbers(n)?];
-    let bucket = |i: usize| {
-        let [min, max, sum, last] = absolute(values.each_ref().map(|of| of[i]), count[i], exponent)?;
-        Some(Bucket {
-            at: start.checked_add(slot[i].checked_mul(width)?)?,
-            min,
-            max,
-            sum,
-            count: u32::try_from(count[i]).ok()?,
-            last,
-            unknown_s: u32::try_from(unknown[i]).ok()?,
-        })
+    let values = absolute(&values, &count)?;
+    let bucket = |(i, [min, max, sum, last]): (usize, [f64; 4])| {
+        let (count, unknown_s) = (u32::try_from(count[i]).ok()?, u32::try_from(unknown[i]).ok()?);
+        let at = start.checked_add(slot[i].checked_mul(width)?)?;
+        Some(Bucket { at, min, max, sum, count, last, unknown_s })
     };
-    let buckets: Option<Vec<Bucket>> = (0..n).map(bucket).collect();
+    let buckets: Option<Vec<Bucket>> = values.into_iter().enumerate().map(bucket).collect();
     rising(buckets.ok_or(Damaged::Column)?, |b| b.at)
 }
 
-/// Returns min, and by what max, sum and last exceed it, as mantissas of one exponent. `None` if the values
-/// are not such numbers or the differences have no room.
-fn differences(buckets: &[Bucket]) -> Option<(u8, [Vec<i64>; 4])> {
-    let all = buckets.iter().flat_map(|b| [b.min, b.max, b.sum, b.last]);
-    let (exponent, mantissas) = decimal::exactly(all)?;
-    let mut columns = [const { Vec::new() }; 4];
-    for (values, bucket) in mantissas.chunks_exact(4).zip(buckets) {
-        let &[min, max, sum, last] = values else { return None };
-        let least = min.checked_mul(i64::from(bucket.count))?;
-        let row = [min, max.checked_sub(min)?, sum.checked_sub(least)?, last.checked_sub(min)?];
-        columns.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
+/// Returns min, max, sum and last of each bucket.
+fn absolute(columns: &[Column<'_>; 4], count: &[i64]) -> Result<Vec<[f64; 4]>, Damaged> {
+    let exponent = columns[0].exponent;
+    if columns.iter().any(|column| column.exponent != exponent) {
+        return Err(Damaged::Column);
     }
-    Some((exponent, columns))
-}
-
-fn bits(buckets: &[Bucket]) -> (u8, [Vec<i64>; 4]) {
-    let of = |field: fn(&Bucket) -> f64| buckets.iter().map(|b| field(b).to_bits() as i64).collect();
-    (FLOAT, [of(|b| b.min), of(|b| b.max), of(|b| b.sum), of(|b| b.last)])
-}
-
-/// Returns the values of a row of columns; `None` if they have no room.
-fn absolute(row: [i64; 4], count: i64, exponent: u8) -> Option<[f64; 4]> {
-    let [min, max, sum, last] = row;
-    let whole = match exponent {
-        FLOAT => row,
-        _ => [min, min.checked_add(max)?, min.checked_mul(count)?.checked_add(sum)?, min.checked_add(last)?],
+    let is_second = columns.each_ref().map(Column::is_second);
+    let [min, max, sum, last] = columns.each_ref().map(|column| column.numbers(count.len()));
+    let numbers = [min?, max?, sum?, last?];
+    let mut previous = 0;
+    let row = |(i, count): (usize, &i64)| {
+        let row = numbers.each_ref().map(|numbers| numbers[i]);
+        let whole = match exponent {
+            FLOAT => row,
+            _ => differences::values(row, is_second, *count, previous)?,
+        };
+        previous = whole[3];
+        Some(whole.map(|mantissa| decimal::value(mantissa, exponent)))
     };
-    Some(whole.map(|mantissa| decimal::value(mantissa, exponent)))
+    count.iter().enumerate().map(row).collect::<Option<_>>().ok_or(Damaged::Column)
 }
 
 /// Returns the runs of samples without a value: how many have one before each run, and its length.

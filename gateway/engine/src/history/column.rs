@@ -1,6 +1,7 @@
 //! Columns of a block: whole numbers, compressed by pco or as differences, whichever is shorter.
 //!
-//! `tag u8 (0 plain, 1 pco) | exponent u8 (0..=9, 255 = bits of doubles) | len u32 | bytes`, little endian.
+//! `tag u8 | exponent u8 (0..=9, 255 = bits of doubles) | len u32 | bytes`, little endian. Bit 0 of the tag is
+//! set for pco, bit 1 if the numbers are the second of two ways to say the same.
 
 use pco::ChunkConfig;
 use pco::standalone::{simple_compress, simple_decompress_into};
@@ -12,6 +13,7 @@ use super::varint::{self, Reader};
 const HEAD: usize = 6;
 const PLAIN: u8 = 0;
 const PCO: u8 = 1;
+const SECOND: u8 = 2;
 /// Up to this length differences may be shorter.
 const SHORT: usize = 64;
 /// Above it pco gains 1 % and takes twice the time.
@@ -21,6 +23,15 @@ const LEVEL: usize = 4;
 pub(super) fn put(block: &mut Vec<u8>, exponent: u8, numbers: &[i64]) {
     let (tag, bytes) = compressed(numbers);
     put_bytes(block, tag, exponent, &bytes);
+}
+
+/// Appends the shorter one of two columns that say the same.
+pub(super) fn put_shorter(block: &mut Vec<u8>, exponent: u8, [first, second]: &[Vec<i64>; 2]) {
+    let (first, second) = (compressed(first), compressed(second));
+    match second.1.len() < first.1.len() {
+        true => put_bytes(block, second.0 | SECOND, exponent, &second.1),
+        false => put_bytes(block, first.0, exponent, &first.1),
+    }
 }
 
 pub(super) fn put_scaled(block: &mut Vec<u8>, scaled: &Scaled) {
@@ -83,13 +94,18 @@ impl<'a> Column<'a> {
         let len = usize::try_from(u32::from_le_bytes(len)).map_err(|_| Damaged::Length)?;
         let (bytes, rest) = rest.split_at_checked(len).ok_or(Damaged::Length)?;
         *block = rest;
-        let is_known = tag <= PCO && (exponent <= 9 || exponent == FLOAT);
+        let is_known = tag <= (PCO | SECOND) && (exponent <= 9 || exponent == FLOAT);
         if is_known { Ok(Column { tag, exponent, bytes }) } else { Err(Damaged::Column) }
+    }
+
+    /// Whether its numbers are the second of two ways to say the same.
+    pub(super) fn is_second(&self) -> bool {
+        self.tag & SECOND != 0
     }
 
     /// Returns exactly so many numbers.
     pub(super) fn numbers(&self, n: usize) -> Result<Vec<i64>, Damaged> {
-        match self.tag {
+        match self.tag & PCO {
             PLAIN => self.plain(n),
             _ => self.unpacked(n),
         }

@@ -1,9 +1,9 @@
 //! Values as decimal numbers: a whole mantissa and an exponent, which compress far better than the bits of
 //! a double.
 //!
-//! A value keeps at least 7 significant digits. Whole numbers, counters and whatever has up to 9 decimals
-//! and 14 digits is kept as it is; only the noise behind the 7th digit of a measured value is dropped. What
-//! is kept of a value depends on this value alone, and is kept again unchanged. Minus zero becomes zero.
+//! A value keeps at least 7 significant digits. Whole numbers, counters, and numbers of up to 10 digits with
+//! up to 9 decimals are kept as they are; only the noise behind the 7th digit of a measured value is dropped.
+//! What is kept of a value depends on this value alone, and is kept again unchanged. Minus zero becomes zero.
 
 use super::Kind;
 
@@ -17,11 +17,13 @@ const POWERS: [f64; 23] = [
 ];
 /// Below it a whole number is the same as a double.
 const WHOLE: f64 = (1u64 << 53) as f64;
-/// Below it two decimal numbers of one exponent are more than 8 units in the last place apart, so that a
-/// value is near to one of them only.
+/// Below it decimal numbers of one exponent are so far apart that a value is near to one of them only.
 const APART: f64 = (1u64 << 49) as f64;
-/// How far a value may be from its decimal number, in units in the last place: the dust of a few sums.
-const DUST: u64 = 4;
+/// Below it hardly any noise is near to a decimal number: one value in a million. Such a one would give its
+/// decimals to the whole column.
+const MEANT: f64 = 1e10;
+/// How far a value may be from its decimal number, in units in the last place: the dust of a division.
+const DUST: u64 = 1;
 /// Digits that are kept of a value that is no decimal number.
 const DIGITS: u32 = 7;
 
@@ -91,11 +93,11 @@ pub fn significant(value: f64, digits: u32) -> f64 {
 
 /// Returns the exponent and mantissa that are kept of a value; exponent 255: its bits.
 pub fn one(value: f64, kind: Kind) -> (u8, i64) {
-    let rounded = || match kind {
-        Kind::Gauge => decimal(significant(value, DIGITS)),
-        Kind::Counter => None,
+    let found = match kind {
+        Kind::Gauge => decimal(value, MEANT).or_else(|| decimal(significant(value, DIGITS), MEANT)),
+        Kind::Counter => decimal(value, APART),
     };
-    decimal(value).or_else(rounded).unwrap_or((FLOAT, value.to_bits() as i64))
+    found.unwrap_or((FLOAT, value.to_bits() as i64))
 }
 
 /// Returns what is kept of a value.
@@ -120,14 +122,15 @@ fn common(ones: Vec<(u8, i64)>) -> Scaled {
     }
 }
 
-/// Returns the decimal number that a value is meant to be: the one with the fewest decimals.
-fn decimal(value: f64) -> Option<(u8, i64)> {
+/// Returns the decimal number that a value is meant to be: the one with the fewest decimals. With decimals
+/// it has a mantissa below `most`.
+fn decimal(value: f64, most: f64) -> Option<(u8, i64)> {
     if value.fract() == 0.0 {
         return (value.abs() < WHOLE).then_some((0, value as i64));
     }
     (1..=MAX_EXPONENT).find_map(|exponent| {
         let mantissa = (value * power(exponent)).round();
-        let is_near = mantissa != 0.0 && mantissa.abs() < APART && near(mantissa / power(exponent), value);
+        let is_near = mantissa != 0.0 && mantissa.abs() < most && near(mantissa / power(exponent), value);
         is_near.then_some((exponent, mantissa as i64))
     })
 }

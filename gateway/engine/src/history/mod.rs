@@ -10,6 +10,7 @@
 pub mod block;
 mod column;
 pub mod decimal;
+mod differences;
 pub mod packed;
 pub mod query;
 pub mod rollup;
