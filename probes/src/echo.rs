@@ -82,8 +82,12 @@ pub fn summary(sent: u8, rtts: &[Duration]) -> PluginResult {
     // There are at most 255 round trips, so the sum does not overflow for any measurable time.
     let average = rtts.iter().copied().fold(Duration::ZERO, Duration::saturating_add) / rtts.len() as u32;
     let text = format!("rtt {}, loss {} %", words::latency(average), words::brief(loss.round()));
-    let ms = |label, took: Duration| Metric::amount(label, took.as_secs_f64() * 1000.0, "ms");
-    let metrics = vec![ms("rta", average), Metric::percent("pl", loss), ms("rtmin", *min), ms("rtmax", *max)];
+    let metrics = vec![
+        Metric::millis("rta", average),
+        Metric::percent("pl", loss),
+        Metric::millis("rtmin", *min),
+        Metric::millis("rtmax", *max),
+    ];
     PluginResult::new(Status::Ok, text, metrics)
 }
 

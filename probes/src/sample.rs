@@ -2,6 +2,8 @@
 //!
 //! The module has values only. It knows neither how they were obtained nor how they are used.
 
+use std::time::Duration;
+
 use crate::range::Range;
 
 /// A service's status, ordered like the exit codes of plugins. [`Status::worst`] gives the more
@@ -98,11 +100,36 @@ impl Metric {
     pub fn amount(label: &str, value: f64, uom: &str) -> Self {
         Metric { min: Some(0.0), ..Metric::plain(label, value, uom) }
     }
+
+    /// Makes a duration in s, to the microsecond.
+    pub fn seconds(label: &str, time: Duration) -> Self {
+        Metric::amount(label, micros(time) / 1e6, "s")
+    }
+
+    /// Makes a duration in ms, to the microsecond.
+    pub fn millis(label: &str, time: Duration) -> Self {
+        Metric::amount(label, micros(time) / 1e3, "ms")
+    }
+}
+
+/// Rounds to whole microseconds. No scheduler is more exact, and digits of noise would take most of the
+/// room of the history.
+fn micros(time: Duration) -> f64 {
+    (time.as_nanos().saturating_add(500) / 1_000) as f64
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_rounded_to_the_microsecond() {
+        let time = Duration::from_nanos(12_345_678);
+        assert_eq!(Metric::millis("rtt", time).value, Some(12.346));
+        assert_eq!(Metric::seconds("time", time).value, Some(0.012346));
+        assert_eq!(Metric::seconds("time", Duration::from_nanos(499)).value, Some(0.0));
+        assert!(Metric::seconds("age", Duration::MAX).value.is_some());
+    }
 
     #[test]
     fn names_and_exit_codes_lead_back_to_the_status() {

@@ -66,7 +66,7 @@ pub fn judge(port: u16, end: &ConnectEnd) -> PluginResult {
 }
 
 pub fn time(took: Duration) -> Metric {
-    Metric::amount("time", took.as_secs_f64(), "s")
+    Metric::seconds("time", took)
 }
 
 #[cfg(test)]

@@ -467,7 +467,7 @@ pub enum Outcome {
     Repeated,
     /// Its key was sent with another content; no state changed.
     KeyReused,
-    /// A newer result exists.
+    /// A newer result exists; no state changed, and its metrics are recorded.
     Older,
     /// There is no such host or service (any more).
     Unknown,

@@ -45,8 +45,8 @@ pub type Meaning = Option<Finding>;
 
 /// Returns the result for a tunnel that recently carried an authenticated packet.
 pub fn evidence(evidence: &Evidence, packet: Mono, now: Mono) -> PluginResult {
-    let mut metrics = vec![seconds("packet_age", now.since(packet))];
-    metrics.extend(evidence.last_handshake.map(|at| seconds("handshake_age", now.since(at))));
+    let mut metrics = vec![Metric::seconds("packet_age", now.since(packet))];
+    metrics.extend(evidence.last_handshake.map(|at| Metric::seconds("handshake_age", now.since(at))));
     metrics.extend(evidence.clock_skew_ms.map(clock_skew));
     let text = format!("authenticated packet {} ago", age(now.since(packet)));
     PluginResult::new(Status::Ok, text, metrics)
@@ -58,20 +58,16 @@ pub fn evidence(evidence: &Evidence, packet: Mono, now: Mono) -> PluginResult {
 pub fn handshake(outcome: &Result<Duration, ConnectFailure>, skew_ms: Option<i64>) -> Meaning {
     Some(match outcome {
         Ok(took) => {
-            let mut metrics = vec![seconds("packet_age", Duration::ZERO)];
-            metrics.push(seconds("handshake_age", Duration::ZERO));
+            let mut metrics = vec![Metric::seconds("packet_age", Duration::ZERO)];
+            metrics.push(Metric::seconds("handshake_age", Duration::ZERO));
             metrics.extend(skew_ms.map(clock_skew));
-            metrics.push(Metric::amount("handshake_time", took.as_secs_f64() * 1000.0, "ms"));
+            metrics.push(Metric::millis("handshake_time", *took));
             let text = format!("handshake in {}", millis(*took));
             Finding::said(PluginResult::new(Status::Ok, text, metrics))
         }
         Err(ConnectFailure::Busy) => return None,
         Err(failure) => no_handshake(cause(failure), &failure.to_string()),
     })
-}
-
-fn seconds(label: &str, time: Duration) -> Metric {
-    Metric::amount(label, time.as_secs_f64(), "s")
 }
 
 fn clock_skew(ms: i64) -> Metric {
@@ -86,7 +82,7 @@ pub fn no_handshake(cause: Cause, why: &str) -> Finding {
 /// Returns the result when a handshake failed and an echo came back: both directions work.
 pub fn echoed(rtt: Duration, failure: &ConnectFailure) -> Finding {
     let text = format!("echo in {}, while a handshake {failure}", millis(rtt));
-    Finding::said(PluginResult::new(Status::Ok, text, vec![seconds("packet_age", Duration::ZERO)]))
+    Finding::said(PluginResult::new(Status::Ok, text, vec![Metric::seconds("packet_age", Duration::ZERO)]))
 }
 
 /// Returns the result when packets arrive, but the handshake and all echoes timed out.

@@ -3,7 +3,7 @@
 
 use super::super::block::{encode_buckets, encode_raw};
 use super::super::packed::Packed;
-use super::super::rollup::{Bucket, merge, roll_up, values};
+use super::super::rollup::{Bucket, merge, roll_up};
 use super::super::{BUCKET, DAY, HOUR};
 use super::*;
 
@@ -248,28 +248,4 @@ fn a_sample_takes_less_than_two_bytes_and_three_years_of_a_series_less_than_350_
     println!("in pages: {per_sample:.2} bytes a sample, {kb:.0} KB a series for three years");
     assert!(per_sample < 2.0, "{per_sample}");
     assert!(kb < 350.0, "{kb}");
-}
-
-/// Prints the time of an encoding and a decoding; nothing depends on it.
-#[test]
-#[ignore = "prints times"]
-fn times() {
-    for (name, kind, list) in all() {
-        let day = &list[..1_440];
-        let timed = |what: &mut dyn FnMut() -> usize| {
-            let begin = std::time::Instant::now();
-            let total: usize = (0..200).map(|_| what()).sum();
-            (begin.elapsed().as_micros() as f64 / 200.0, total)
-        };
-        let encode = timed(&mut || encode_raw(0, 0, &day[..720], kind).len()).0;
-        let block = encode_raw(0, 0, &day[..720], kind);
-        let decode = timed(&mut || super::super::block::decode_raw(0, 0, &block).map_or(0, |p| p.len())).0;
-        let rolled = timed(&mut || roll_up(day, None, kind, BUCKET).len()).0;
-        let meant = timed(&mut || values(day, None, kind, 180).len()).0;
-        let buckets = roll_up(day, None, kind, BUCKET);
-        let buckets = timed(&mut || encode_buckets(0, 0, BUCKET, &buckets).len()).0;
-        println!(
-            "{name:<20} encode 720 {encode:.0} us, decode {decode:.0}, roll up a day {rolled:.0} (values {meant:.0}), encode it {buckets:.0}"
-        );
-    }
 }

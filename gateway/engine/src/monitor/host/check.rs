@@ -279,9 +279,9 @@ impl Host {
             self.proofs.note_reply(ctx.now.mono);
         }
         let metrics = match rtt {
-            Some(rtt) => vec![Metric::amount("rtt", rtt.as_secs_f64() * 1000.0, "ms")],
+            Some(rtt) => vec![Metric::millis("rtt", rtt)],
             None if source == EVIDENCE => {
-                vec![Metric::amount("packet_age", ctx.now.mono.since(proof).as_secs_f64(), "s")]
+                vec![Metric::seconds("packet_age", ctx.now.mono.since(proof))]
             }
             None => Vec::new(),
         };

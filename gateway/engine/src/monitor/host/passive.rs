@@ -1,7 +1,8 @@
 //! Passive results, and their freshness (SEMANTICS 5).
 //!
 //! A passive result goes through the same state machine as any other, once: a repeated submission
-//! changes nothing. Each carries its own time; one that is older than the current state is ignored.
+//! changes nothing. Each carries its own time; one that is older than the current state changes no
+//! state, and only its metrics are recorded.
 //! A service whose results stop for longer than its threshold is UNKNOWN at once. The exception is
 //! when no result could be expected: while its host is down, unreachable or asleep, or while the
 //! gateway may be cut off. After that, a restart or a suspend, the service has one threshold of
@@ -11,7 +12,9 @@
 //! results. This only applies to a host that cannot be checked. For any other, a check decides, and
 //! the state is not current until it does.
 
-use crate::messages::{HostStatus, Outcome, PassiveResult, Repetition, SENT};
+use fleetgate_probes::plugin::PluginResult;
+
+use crate::messages::{HostStatus, Outcome, PassiveResult, Record, Repetition, SENT, Sample};
 use crate::time::{Mono, Now, Wall};
 
 use crate::monitor::context::Ctx;
@@ -41,7 +44,7 @@ impl Host {
     fn submit_own(&mut self, sent: PassiveResult, at: Wall, ctx: &mut Ctx<'_>) -> Outcome {
         let PassiveResult { result, identity, .. } = sent;
         if is_older(self.result.at(), at, ctx.now) {
-            return Outcome::Older;
+            return self.record_late(String::new(), result, at, ctx);
         }
         self.submitted.taken.note(identity);
         self.take_own(
@@ -55,7 +58,8 @@ impl Host {
     fn submit_to(&mut self, i: usize, sent: PassiveResult, at: Wall, ctx: &mut Ctx<'_>) -> Outcome {
         let PassiveResult { result, identity, .. } = sent;
         if is_older(self.services[i].last_check(), at, ctx.now) {
-            return Outcome::Older;
+            let name = self.services[i].spec.name.clone();
+            return self.record_late(name, result, at, ctx);
         }
         let service = &mut self.services[i];
         service.taken.note(identity);
@@ -65,6 +69,16 @@ impl Host {
         self.record(i, result, SENT, (ctx.now.mono, at), ctx);
         self.services[i].run = run;
         Outcome::Done
+    }
+
+    /// Records the metrics of a result that is older than the state. To record them again changes
+    /// nothing, so such a result is not remembered.
+    fn record_late(&self, service: String, late: PluginResult, at: Wall, ctx: &mut Ctx<'_>) -> Outcome {
+        let sample = Sample { host: self.spec.id, service, at, metrics: late.metrics };
+        if !sample.metrics.is_empty() {
+            ctx.record(Record::Sample(sample));
+        }
+        Outcome::Older
     }
 
     /// Returns when the results of the host or one of its services are overdue.

@@ -4,6 +4,7 @@ mod doubt;
 mod handovers;
 mod incidents;
 mod lab;
+mod late_results;
 mod parents;
 #[cfg(test)]
 pub(super) mod random_inputs;
