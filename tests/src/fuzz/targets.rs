@@ -1,10 +1,13 @@
-//! The parsers that read what a stranger or a device sends. Each returns its outcome as text.
+//! The parsers that read what a stranger or a device sends, or what a damaged disk gives back. Each returns
+//! its outcome as text.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::LazyLock;
 
 use fleetgate_engine::dns::{self, Carrier, Dns, Relayed, Suffix};
 use fleetgate_engine::forward::{self, Forwarder, Limits};
+use fleetgate_engine::history::block::{self, MAX_IN_BLOCK};
+use fleetgate_engine::history::{BUCKET, HOUR, Kind, Second, packed};
 use fleetgate_engine::id::Id;
 use fleetgate_engine::messages::{
     DnsDecision, Gate, GrantAccess, GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget,
@@ -20,8 +23,14 @@ use crate::attacker::{hash, mac};
 
 pub type Target = (&'static str, fn(&[u8]) -> String);
 
-pub const TARGETS: [Target; 4] =
-    [("dns", query), ("handshake", handshake), ("packet", inner_packet), ("plugin", plugin)];
+pub const TARGETS: [Target; 6] = [
+    ("block", block),
+    ("dns", query),
+    ("handshake", handshake),
+    ("packet", inner_packet),
+    ("plugin", plugin),
+    ("redo", redo),
+];
 
 const INITIATION: usize = 148;
 /// The range of an initiation that mac1 covers.
@@ -131,4 +140,49 @@ fn plugin(input: &[u8]) -> String {
     let result = PluginResult::from_run(&Ending::Exit(code), input, &[], false);
     let data = perfdata::parse(&String::from_utf8_lossy(input));
     format!("{:?} {} {:?}", result.status, data.metrics.len(), sensors::parse(input))
+}
+
+/// The hour and the key of the blocks of the corpus.
+const BLOCK_HOUR: u32 = 492_324;
+const BLOCK_START: Second = BLOCK_HOUR as Second * HOUR;
+const BLOCK_KEY: i64 = block::key(BLOCK_HOUR, 7);
+
+/// A block of history, with a checksum that holds: what is read is read again from a block that is made of
+/// it.
+fn block(input: &[u8]) -> String {
+    let mut data = input.to_vec();
+    if let Some((head, columns)) = input.split_first_chunk::<10>() {
+        let covered = [&head[..6], &BLOCK_KEY.to_le_bytes(), columns].concat();
+        data[6..10].copy_from_slice(&crc32fast::hash(&covered).to_le_bytes());
+    }
+    let read_raw = |data: &[u8]| block::decode_raw(BLOCK_KEY, BLOCK_START, data);
+    let points = read_raw(&data);
+    if let Ok(points) = &points {
+        let again = read_raw(&block::encode_raw(BLOCK_KEY, BLOCK_START, points, Kind::Counter));
+        assert!(points.len() <= MAX_IN_BLOCK && again.is_ok_and(|again| again.len() == points.len()));
+    }
+    let read_buckets = |data: &[u8]| block::decode_buckets(BLOCK_KEY, BLOCK_START, BUCKET, data);
+    let buckets = read_buckets(&data);
+    if let Ok(buckets) = &buckets {
+        let again = read_buckets(&block::encode_buckets(BLOCK_KEY, BLOCK_START, BUCKET, buckets));
+        assert!(buckets.len() <= MAX_IN_BLOCK && again.is_ok_and(|again| again.len() == buckets.len()));
+    }
+    let gaps = points.as_ref().is_ok_and(|points| points.iter().any(|point| point.value.is_none()));
+    let (points, buckets) = (points.map(|points| points.len()), buckets.map(|buckets| buckets.len()));
+    format!("{points:?} {gaps} {buckets:?} {:?}", read_raw(input).err())
+}
+
+/// A row of the redo, with a checksum that holds: what is read is read again from a row that is made of it.
+fn redo(input: &[u8]) -> String {
+    let mut data = input.to_vec();
+    if let Some((_, samples)) = input.split_first_chunk::<5>() {
+        data[1..5].copy_from_slice(&crc32fast::hash(samples).to_le_bytes());
+    }
+    let samples = packed::read_redo(&data);
+    if let Ok(samples) = &samples {
+        let again = packed::read_redo(&packed::redo_row(samples, |_| Kind::Counter));
+        assert!(again.is_ok_and(|again| again.len() == samples.len()));
+    }
+    let gaps = samples.as_ref().is_ok_and(|samples| samples.iter().any(|(_, point)| point.value.is_none()));
+    format!("{:?} {gaps} {:?}", samples.map(|samples| samples.len()), packed::read_redo(input).err())
 }
