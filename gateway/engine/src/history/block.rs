@@ -9,11 +9,13 @@
 //! last, the latter four as [`differences`]. Values of buckets that are not all decimal numbers of one
 //! exponent are stored as they are, as the bits of doubles.
 
+use std::borrow::Cow;
+
 use super::column::{self, Column};
 use super::decimal::{self, FLOAT};
 use super::differences;
-use super::rollup::{self, Bucket};
-use super::{Kind, Point, Second, ordered};
+use super::rollup::Bucket;
+use super::{Kind, Point, Second, sorted};
 
 /// Most samples of a block: 12 hours of one a second. Of more, the newest are kept.
 pub const MAX_IN_BLOCK: usize = 43_200;
@@ -57,9 +59,7 @@ pub const fn parts(key: i64) -> (u32, u32) {
 
 /// Encodes samples in order of time. A value that is not finite is a gap.
 pub fn encode_raw(key: i64, start: Second, points: &[Point], kind: Kind) -> Vec<u8> {
-    let sorted = (!is_rising(points, |p| p.at)).then(|| ordered(points.to_vec()));
-    let points = sorted.as_deref().unwrap_or(points);
-    let points = &points[points.len().saturating_sub(MAX_IN_BLOCK)..];
+    let points = newest(points, |p| p.at);
     let finite = |point: &Point| point.value.filter(|v| v.is_finite());
     let seconds: Vec<i64> = points.iter().map(|p| p.at.wrapping_sub(start)).collect();
     let values: Vec<f64> = points.iter().filter_map(finite).collect();
@@ -92,16 +92,14 @@ pub fn decode_raw(key: i64, start: Second, data: &[u8]) -> Result<Vec<Point>, Da
 /// Encodes buckets in order of time. `width` is that of a bucket; each begins at a multiple of it after
 /// `start`.
 pub fn encode_buckets(key: i64, start: Second, width: Second, buckets: &[Bucket]) -> Vec<u8> {
-    let sorted = (!is_rising(buckets, |b| b.at)).then(|| sorted(buckets));
-    let buckets = sorted.as_deref().unwrap_or(buckets);
-    let buckets = &buckets[buckets.len().saturating_sub(MAX_IN_BLOCK)..];
+    let buckets = newest(buckets, |b| b.at);
     let slots: Vec<i64> = buckets.iter().map(|b| b.at.wrapping_sub(start).div_euclid(width.max(1))).collect();
     let of = |number: &dyn Fn(&Bucket) -> i64| -> Vec<i64> { buckets.iter().map(number).collect() };
     let mut block = headed(BUCKETS, buckets.len());
     column::put(&mut block, 0, &slots);
     column::put(&mut block, 0, &of(&|b| i64::from(b.count)));
     column::put(&mut block, 0, &of(&|b| i64::from(b.unknown_s)));
-    match differences::of(buckets) {
+    match differences::of(&buckets) {
         Some((exponent, columns)) => {
             columns.iter().for_each(|ways| column::put_shorter(&mut block, exponent, ways))
         }
@@ -158,7 +156,7 @@ fn absolute(columns: &[Column<'_>; 4], count: &[i64]) -> Result<Vec<[f64; 4]>, D
 /// Returns the runs of samples without a value: how many have one before each run, and its length.
 fn gaps(is_gap: impl Iterator<Item = bool>) -> Vec<u64> {
     let mut runs: Vec<u64> = Vec::new();
-    // Even lengths of the list: the run in progress has no value.
+    // After an odd number of runs, the one in progress has no values.
     let mut length = 0;
     for is_gap in is_gap {
         let was_gap = runs.len() % 2 == 1;
@@ -227,6 +225,16 @@ fn ended(columns: &[u8]) -> Result<(), Damaged> {
     if columns.is_empty() { Ok(()) } else { Err(Damaged::Length) }
 }
 
+/// Returns the entries that a block takes, in order of time.
+fn newest<T: Copy>(list: &[T], at: impl Fn(&T) -> Second) -> Cow<'_, [T]> {
+    let is_fit = list.len() <= MAX_IN_BLOCK && is_rising(list, &at);
+    if is_fit {
+        return Cow::Borrowed(list);
+    }
+    let mut list = sorted(list.to_vec(), at);
+    Cow::Owned(list.split_off(list.len().saturating_sub(MAX_IN_BLOCK)))
+}
+
 fn is_rising<T>(list: &[T], at: impl Fn(&T) -> Second) -> bool {
     list.is_sorted_by(|a, b| at(a) < at(b))
 }
@@ -234,8 +242,4 @@ fn is_rising<T>(list: &[T], at: impl Fn(&T) -> Second) -> bool {
 /// Readers merge lists, so one that is out of order is none.
 fn rising<T>(list: Vec<T>, at: impl Fn(&T) -> Second) -> Result<Vec<T>, Damaged> {
     if is_rising(&list, at) { Ok(list) } else { Err(Damaged::Column) }
-}
-
-fn sorted(buckets: &[Bucket]) -> Vec<Bucket> {
-    buckets.iter().fold(Vec::new(), |all, bucket| rollup::replaced(&all, std::slice::from_ref(bucket)))
 }

@@ -55,16 +55,21 @@ pub fn merged(older: &[Point], newer: &[Point]) -> Vec<Point> {
 }
 
 /// Sorts by time; of equal seconds the last in the list counts.
-pub fn ordered(mut points: Vec<Point>) -> Vec<Point> {
-    points.sort_by_key(|point| point.at);
-    points.dedup_by(|later, kept| {
-        let is_same = later.at == kept.at;
+pub fn ordered(points: Vec<Point>) -> Vec<Point> {
+    sorted(points, |point| point.at)
+}
+
+/// Sorts by time; of equal times the last in the list counts.
+fn sorted<T: Copy>(mut list: Vec<T>, at: impl Fn(&T) -> Second) -> Vec<T> {
+    list.sort_by_key(&at);
+    list.dedup_by(|later, kept| {
+        let is_same = at(later) == at(kept);
         if is_same {
             *kept = *later;
         }
         is_same
     });
-    points
+    list
 }
 
 /// Merges two lists in order of time; of equal times `newer` counts.

@@ -136,7 +136,7 @@ fn filled(points: &[Point], width: Second) -> Vec<Bucket> {
     known.chunk_by(|a, b| a.0 == b.0).filter_map(bucket).collect()
 }
 
-/// Takes the interval `[from, to)` off the unknown time of the buckets, which end at `to` or before.
+/// Takes the interval `[from, to)` off the unknown time of the buckets, which begin at `to` or before.
 fn cover(buckets: &mut [Bucket], width: Second, from: Second, to: Second) {
     for bucket in buckets.iter_mut().rev().take_while(|b| b.at.saturating_add(width) > from) {
         let covered = min(to, bucket.at.saturating_add(width)) - max(from, bucket.at);

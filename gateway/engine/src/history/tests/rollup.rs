@@ -54,11 +54,9 @@ fn naive(points: &[Point], before: Option<Point>, kind: Kind, width: Second) -> 
                 (a, b) => Some(super::super::decimal::significant((b - a) / (point.at - p.at) as f64, 6)),
             }),
         };
-        if let Some(value) = value {
-            if before.is_none_or(|before| before.at != point.at) {
-                known.push((point.at, value));
-                covered.extend(near.map(|p| p.at..point.at));
-            }
+        if let Some(value) = value.filter(|_| before.is_none_or(|before| before.at != point.at)) {
+            known.push((point.at, value));
+            covered.extend(near.map(|p| p.at..point.at));
         }
     }
     let end = all.last().map_or(0, |p| p.at + 1);

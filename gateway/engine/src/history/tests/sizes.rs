@@ -213,7 +213,7 @@ fn sizes(list: &[Point], kind: Kind) -> Sizes {
 /// Returns the bytes of a day of all series in pages. Blocks of one window stand next to each other.
 fn of_a_day(found: &[Sizes], blocks: impl Fn(&Sizes) -> &[usize]) -> f64 {
     let windows = found.iter().map(|s| blocks(s).len()).max().unwrap_or(0);
-    let in_order = (0..windows).flat_map(|i| found.iter().filter_map(move |s| Some((s, i))));
+    let in_order = (0..windows).flat_map(|i| found.iter().map(move |s| (s, i)));
     paged(in_order.filter_map(|(s, i)| blocks(s).get(i).copied())) / DAYS as f64
 }
 
