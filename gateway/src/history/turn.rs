@@ -13,8 +13,8 @@ use super::{Numbers, Recorder, dropped};
 use crate::store::Result;
 use crate::store::history::series::{Numbered, SeriesCache};
 
-/// Samples in one row of redo, so that none is larger than 64 KiB: a sample has 25 bytes at most.
-const ROW: usize = 2_600;
+/// Samples in one row of redo, so that none is larger than 64 KiB: a sample has 26 bytes at most.
+const ROW: usize = 2_500;
 
 /// The turn of one commit. A turn that is dropped before it is [`Turn::committed`] leaves nothing behind: the
 /// transaction may not have happened, and the series that it made do not exist.
