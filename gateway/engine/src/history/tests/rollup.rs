@@ -54,13 +54,9 @@ fn naive(points: &[Point], before: Option<Point>, kind: Kind, width: Second) -> 
                 (a, b) => Some(super::super::decimal::significant((b - a) / (point.at - p.at) as f64, 6)),
             }),
         };
-<<<<<<< HEAD
         if let Some(value) = value
             && before.is_none_or(|before| before.at != point.at)
         {
-=======
-        if let Some(value) = value.filter(|_| before.is_none_or(|before| before.at != point.at)) {
->>>>>>> w1
             known.push((point.at, value));
             covered.extend(near.map(|p| p.at..point.at));
         }
