@@ -4,6 +4,7 @@
 //! rolled up yet, or have newer samples, are rolled up here by the same function, so that no result depends on when a
 //! day is rolled up.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use fleetgate_engine::history::query::{Columns, Plan, Tier, columns};
@@ -51,7 +52,7 @@ impl Recorder {
         for (series, hot) in asked.iter().zip(hot) {
             let fresh = hot.into_iter().chain(uncompacted).min();
             let buckets = match plan.tier {
-                Tier::Raw => self.rolled(series, plan.start..plan.end, plan.step).await?,
+                Tier::Raw => self.rolled(series, plan.start..plan.end, plan.step).await?.buckets,
                 tier => self.of_tier(series, tier, plan, fresh).await?,
             };
             found.push(columns(&buckets, plan));
@@ -76,29 +77,31 @@ impl Recorder {
         // Before the blocks: what is rolled up meanwhile is in both.
         let fresh = match fresh.map(|day| day.saturating_mul(DAY)).filter(|from| *from < plan.end) {
             Some(from) => self.rolled(series, from..plan.end, BUCKET).await?,
-            None => Vec::new(),
+            None => Rolled::default(),
         };
         let step = tier.step_s();
         let stored = self.0.store.buckets(series.id, tier, plan.start, plan.end).await?;
-        let mut all = rollup::replaced(&stored, &rollup::merge(&fresh, BUCKET, step));
+        let mut all =
+            rollup::replaced_days(&stored, &rollup::merge(&fresh.buckets, BUCKET, step), &fresh.days);
         all.retain(|bucket| (plan.start..plan.end).contains(&bucket.at));
         Ok(if plan.step == step { all } else { rollup::merge(&all, step, plan.step) })
     }
 
     /// Rolls up the days that a range touches, each as a whole, because the reach of a sample is that of its day.
-    async fn rolled(&self, series: &Series, range: Range<Second>, width: Second) -> Result<Vec<Bucket>> {
+    async fn rolled(&self, series: &Series, range: Range<Second>, width: Second) -> Result<Rolled> {
         let kind = Kind::of(&series.uom);
         let (first, end) = (range.start.div_euclid(DAY) * DAY, up_to_day(range.end));
-        let mut buckets = Vec::new();
+        let mut rolled = Rolled::default();
         for days in self.pieces(first, end).await? {
-            let Raw { points, mut before } = self.raw(series.id, days).await?;
+            let Raw { points, mut before, is_whole } = self.raw(series.id, days).await?;
             for day in points.chunk_by(|a, b| a.at.div_euclid(DAY) == b.at.div_euclid(DAY)) {
-                buckets.extend(rollup::roll_up(day, before, kind, width));
+                rolled.buckets.extend(rollup::roll_up(day, before, kind, width));
                 before = day.last().copied();
+                rolled.days.extend(before.filter(|_| is_whole).map(|last| last.at.div_euclid(DAY) * DAY));
             }
         }
-        buckets.retain(|bucket| range.contains(&bucket.at));
-        Ok(buckets)
+        rolled.buckets.retain(|bucket| range.contains(&bucket.at));
+        Ok(rolled)
     }
 
     async fn raw(&self, series: u32, range: Range<Second>) -> Result<Raw> {
@@ -108,7 +111,7 @@ impl Recorder {
         let before = [read.before, earlier.last().copied()].into_iter().flatten();
         // Of two of one second, the one in memory is newer.
         let before = before.max_by_key(|point| point.at);
-        Ok(Raw { points: merged(&read.points, hot), before })
+        Ok(Raw { points: merged(&read.points, hot), before, is_whole: read.damaged == 0 })
     }
 }
 
@@ -116,6 +119,16 @@ impl Recorder {
 struct Raw {
     points: Vec<Point>,
     before: Option<Point>,
+    /// No block of it is damaged.
+    is_whole: bool,
+}
+
+/// Days that were rolled up just now.
+#[derive(Default)]
+struct Rolled {
+    buckets: Vec<Bucket>,
+    /// The begin of those days of which every sample was there. Their stored buckets say nothing more.
+    days: BTreeSet<Second>,
 }
 
 /// Cuts a time where samples are sealed. Before and behind that there are no more samples than memory has. The cuts of

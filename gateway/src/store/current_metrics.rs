@@ -186,7 +186,7 @@ mod tests {
         let (store, _dir) = fleet(&[]).await;
         let labels = r#"update hosts set labels = '{"kind":"camera","site":"north"}' where id = 1"#;
         fixture::run(&store, labels, &[]).await;
-        fixture::run(&store, "update hosts set labels = '{' where id = 2", &[]).await;
+        fixture::run(&store, "update hosts set labels = '{}' where id = 2", &[]).await;
         let mut found = store.label_values(&[1, 2].map(Id::from_i64), "site").await.unwrap();
         found.sort();
         assert_eq!(found, [(Id::from_i64(1), Some("north".to_owned())), (Id::from_i64(2), None)]);

@@ -7,9 +7,10 @@
 //! covers nothing, and neither does an interval without a rate.
 
 use std::cmp::{max, min};
+use std::collections::BTreeSet;
 
 use super::decimal::{self, Scaled};
-use super::{HOUR, Kind, Point, Second, latest};
+use super::{DAY, HOUR, Kind, Point, Second, latest};
 
 /// How much longer than usual an interval may be: two samples in a row may be lost.
 const USUAL_TIMES: Second = 3;
@@ -83,6 +84,13 @@ pub fn merge(buckets: &[Bucket], from: Second, to: Second) -> Vec<Bucket> {
 /// Merges two lists in order of time; newer buckets take the place of older ones of the same time.
 pub fn replaced(older: &[Bucket], newer: &[Bucket]) -> Vec<Bucket> {
     latest(older, newer, |bucket| bucket.at)
+}
+
+/// Merges two lists as [`replaced`] does. The days that begin at `days` are taken from `newer` alone: a late sample may
+/// have made a bucket unknown that is still in `older`.
+pub fn replaced_days(older: &[Bucket], newer: &[Bucket], days: &BTreeSet<Second>) -> Vec<Bucket> {
+    let stays = |bucket: &&Bucket| !days.contains(&start(bucket.at, DAY));
+    replaced(&older.iter().filter(stays).copied().collect::<Vec<_>>(), newer)
 }
 
 /// Returns each sample with the one before it.

@@ -129,10 +129,13 @@ impl Store {
             Tier::Hours => (Table::Hours, HOUR),
             Tier::Days => (Table::Daily, DAY),
         };
-        let days = self.buckets_of(Table::Days, BUCKET, series, from, to).await?;
-        let days = if width == BUCKET { days } else { rollup::merge(&days, BUCKET, width) };
-        let merged = self.buckets_of(table, width, series, from, to).await?;
-        let mut all = rollup::replaced(&merged, &days);
+        let blocks = self.blocks_of(Table::Days, BUCKET, series, from, to).await?;
+        let days = blocks.iter().map(|(key, _)| blocks::start(*key)).collect();
+        let new: Vec<Bucket> = blocks.into_iter().flat_map(|(_, buckets)| buckets).collect();
+        let new = if width == BUCKET { new } else { rollup::merge(&new, BUCKET, width) };
+        let merged = self.blocks_of(table, width, series, from, to).await?;
+        let merged: Vec<Bucket> = merged.into_iter().flat_map(|(_, buckets)| buckets).collect();
+        let mut all = rollup::replaced_days(&merged, &new, &days);
         all.retain(|bucket| bucket.at >= from && bucket.at < to);
         Ok(all)
     }
@@ -210,17 +213,17 @@ impl Store {
         self.history.judge(time.await)
     }
 
-    async fn buckets_of(
+    async fn blocks_of(
         &self,
         table: Table,
         width: Second,
         series: u32,
         from: Second,
         to: Second,
-    ) -> sqlx::Result<Vec<Bucket>> {
+    ) -> sqlx::Result<Vec<(i64, Vec<Bucket>)>> {
         let found = buckets(self.windows(table, series, from, to).await?, width);
         self.note_damaged(table, &found.damaged);
-        Ok(found.blocks.into_iter().flat_map(|(_, buckets)| buckets).collect())
+        Ok(found.blocks)
     }
 
     /// Returns the blocks of a series that have a second of `[from, to)`.

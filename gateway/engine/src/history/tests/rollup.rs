@@ -1,5 +1,5 @@
 use super::super::block::{decode_buckets, decode_raw, encode_buckets, encode_raw, key};
-use super::super::rollup::{Bucket, merge, reach, replaced, roll_up, values};
+use super::super::rollup::{Bucket, merge, reach, replaced, replaced_days, roll_up, values};
 use super::super::{BUCKET, DAY, HOUR};
 use super::*;
 
@@ -180,6 +180,9 @@ fn newer_buckets_take_the_place_of_older_ones() {
     let older = [bucket(0, 1.0), bucket(300, 1.0)];
     let newer = [bucket(300, 2.0), bucket(600, 2.0)];
     assert_eq!(replaced(&older, &newer), [bucket(0, 1.0), bucket(300, 2.0), bucket(600, 2.0)]);
+    let days = std::collections::BTreeSet::from([0]);
+    assert_eq!(replaced_days(&older, &newer, &days), newer, "the day has no bucket at 0 any more");
+    assert_eq!(replaced_days(&older, &newer, &[crate::history::DAY].into()), replaced(&older, &newer));
 }
 
 proptest! {

@@ -335,19 +335,28 @@ fn blocks_of_halves(begin: u32, series: u32, points: &[Point], kind: Kind) -> Ve
     [(begin, morning), (begin + HALF, rest)].into_iter().filter_map(block).collect()
 }
 
+/// The days of a series that are merged, by their begin, with their buckets of 5 minutes.
+#[derive(Default)]
+struct NewDays {
+    days: BTreeSet<Second>,
+    buckets: Vec<Bucket>,
+}
+
 async fn merged_days(
     conn: &mut SqliteConnection,
     begin: u32,
     (first, last): (u32, u32),
 ) -> sqlx::Result<u64> {
-    let (mut new, mut keys): (BTreeMap<u32, Vec<Bucket>>, Vec<i64>) = Default::default();
+    let (mut new, mut keys): (BTreeMap<u32, NewDays>, Vec<i64>) = Default::default();
     for day in (begin..begin + Table::FiveMinutes.window()).step_by(HOURS as usize) {
         let (from, to) = (block::key(day, first), block::key(day, last));
         let found = read::buckets(blocks::range(conn, Table::Days, from, to).await?, BUCKET);
         set_damaged(conn, Table::Days, &found).await?;
         for (key, buckets) in found.blocks {
             keys.push(key);
-            new.entry(block::parts(key).1).or_default().extend(buckets);
+            let of_series = new.entry(block::parts(key).1).or_default();
+            of_series.days.insert(blocks::start(key));
+            of_series.buckets.extend(buckets);
         }
     }
     for (table, width) in [(Table::FiveMinutes, BUCKET), (Table::Hours, HOUR), (Table::Daily, DAY)] {
@@ -363,14 +372,15 @@ async fn add_buckets(
     table: Table,
     width: Second,
     hour: u32,
-    new: &BTreeMap<u32, Vec<Bucket>>,
+    new: &BTreeMap<u32, NewDays>,
 ) -> sqlx::Result<()> {
     let keys: Vec<i64> = new.keys().map(|series| table.key(hour, *series)).collect();
     let mut there = by_key(buckets(conn, table, width, &keys).await?);
-    let block = |(series, new): (&u32, &Vec<Bucket>)| {
+    let block = |(series, new): (&u32, &NewDays)| {
         let key = table.key(hour, *series);
-        let wide = if width == BUCKET { new.clone() } else { rollup::merge(new, BUCKET, width) };
-        let all = rollup::replaced(&there.remove(&key).unwrap_or_default(), &wide);
+        let wide =
+            if width == BUCKET { new.buckets.clone() } else { rollup::merge(&new.buckets, BUCKET, width) };
+        let all = rollup::replaced_days(&there.remove(&key).unwrap_or_default(), &wide, &new.days);
         (key, encode_buckets(key, blocks::start(key), width, &all))
     };
     let rows: Vec<Block> = new.iter().map(block).collect();
