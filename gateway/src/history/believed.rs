@@ -35,7 +35,7 @@ impl Believed {
     }
 
     /// Returns the greatest time that is believed, for the next start.
-    pub fn to_note(&mut self, now: Now) -> Wall {
+    pub fn next_note(&mut self, now: Now) -> Wall {
         self.wall(now).max(self.last.wall)
     }
 }
@@ -99,10 +99,10 @@ mod tests {
         let unset = Now { mono: Mono::from_secs(100), wall: Wall::from_millis(5_000) };
         let mut believed = Believed::new(unset, Some(noted));
         assert_eq!(believed.wall(unset), unset.wall);
-        assert_eq!(believed.to_note(unset), noted);
+        assert_eq!(believed.next_note(unset), noted);
         assert_eq!(believed.wall(at(hour, hour)), noted + hour);
-        assert_eq!(believed.to_note(at(hour, hour)), noted + hour);
-        assert_eq!(believed.to_note(at(hour, 9 * DAY)), noted + hour + DAY, "no more than is believed");
+        assert_eq!(believed.next_note(at(hour, hour)), noted + hour);
+        assert_eq!(believed.next_note(at(hour, 9 * DAY)), noted + hour + DAY, "no more than is believed");
     }
 
     #[test]

@@ -200,7 +200,7 @@ impl Recorder {
     }
 
     fn time_to_note(&self) -> Second {
-        second(self.0.believed.lock().expect("no holder panics").to_note(clock::now()))
+        second(self.0.believed.lock().expect("no holder panics").next_note(clock::now()))
     }
 
     /// Returns the second before which samples are not kept as they were measured.
