@@ -5,6 +5,7 @@
 //   SERVICE, METRIC  a metric of it (ping, rta)
 //   LABEL        a label that several hosts have (kind=camera)
 //   SHOTS        a folder for screenshots
+//   DIST         the built page for the mock (dist)
 //   CHROMIUM     the browser (/usr/bin/chromium)
 // Prints a line per promise; exits with 1 when one is broken.
 import { spawn } from 'node:child_process';
@@ -23,7 +24,7 @@ const PHONE = { width: 360, height: 780 };
 const DAY = 86_400;
 
 const web = fileURLToPath(new URL('..', import.meta.url));
-const mock = LOGIN_URL ? undefined : spawn(process.execPath, ['dev/mock.mjs'], { cwd: web, env: { ...process.env, FLEET: '25', DIST: 'dist', PORT }, stdio: ['ignore', 'pipe', 'inherit'] });
+const mock = LOGIN_URL ? undefined : spawn(process.execPath, ['dev/mock.mjs'], { cwd: web, env: { DIST: 'dist', ...process.env, FLEET: '25', PORT }, stdio: ['ignore', 'pipe', 'inherit'] });
 if (mock) await new Promise((done) => mock.stdout.once('data', done));
 const BASE = LOGIN_URL ? new URL(LOGIN_URL).origin : `http://127.0.0.1:${PORT}`;
 
@@ -67,12 +68,13 @@ const graph = (page) => area(page).locator('[role=application]');
 async function open(context, path) {
   const page = listen(await context.newPage());
   await page.goto(BASE + path);
-  await area(page).scrollIntoViewIfNeeded();
   await drawn(page);
   return page;
 }
 
+/** A graph is asked for when it is near the window. */
 async function drawn(page) {
+  await area(page).scrollIntoViewIfNeeded();
   await area(page).locator('canvas').waitFor();
   await until('the graph has values', async (see) => / last; /.test(see(await graph(page).getAttribute('aria-label'))));
 }
@@ -88,6 +90,10 @@ async function shot(page, name, at = '#graphs') {
   if (!SHOTS) return;
   mkdirSync(SHOTS, { recursive: true });
   await page.evaluate((at) => scrollTo(0, document.querySelector(at).getBoundingClientRect().top + scrollY - 16), at);
+  await page.waitForFunction(() => ![...document.querySelectorAll('.graph')].some((graph) => {
+    const { top, bottom } = graph.getBoundingClientRect();
+    return top < innerHeight && bottom > 0 && /\bloading\b/.test(graph.textContent);
+  }));
   await page.waitForTimeout(900);
   await page.screenshot({ path: join(SHOTS, `${name}.png`) });
 }
@@ -246,7 +252,7 @@ async function showsTheDay(page) {
   await page.goto(`${BASE}/hosts/${HOST}`);
   const bar = page.locator(`#service-${SERVICE} svg[role=img]`);
   await bar.waitFor();
-  must(/the last 24 hours: (OK|Critical)/.test(await bar.getAttribute('aria-label')), `the bar says ${await bar.getAttribute('aria-label')}`);
+  must(/the last 24 hours: (OK|Warning|Critical)/.test(await bar.getAttribute('aria-label')), `the bar says ${await bar.getAttribute('aria-label')}`);
   await page.getByRole('heading', { name: 'Traffic by day' }).waitFor();
 }
 

@@ -60,6 +60,7 @@ describe('figures', () => {
     expect(metric(2048, 'KB')).toBe('2.05 MB');
     expect(metric(61.4, 'C')).toBe('61.4 °C');
     expect(metric(90_061, 's')).toBe('1 d 1 h');
+    expect(metric(-600, 's')).toBe('-10 min');
     expect(metric(1013.25, 'hPa')).toBe('1013 hPa');
   });
 

@@ -110,7 +110,7 @@ export function metric(value: number | null | undefined, uom: string): string {
 
 function seconds(value: number): string {
   const size = Math.abs(value);
-  if (size >= 120) return span(value * 1000);
+  if (size >= 120) return `${value < 0 ? '-' : ''}${span(size * 1000)}`;
   if (size >= 1 || size === 0) return `${digits(value)} s`;
   if (size >= 1e-3) return `${digits(value * 1e3)} ms`;
   return `${digits(value * 1e6)} µs`;
