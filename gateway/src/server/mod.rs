@@ -380,7 +380,8 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn the_first_result_after_a_start_has_its_forecast() {
-        let dir = tempfile::tempdir().unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        let dir = tempfile::Builder::new().permissions(mode).tempdir().unwrap();
         std::fs::write(dir.path().join("fleetgate.toml"), "endpoint = \"gw.example.org:51820\"\n").unwrap();
         let server = started(dir.path()).await;
         let cookie = cookie(&server).await;
