@@ -9,57 +9,21 @@
 //   CHROMIUM     the browser (/usr/bin/chromium)
 // Prints a line per promise; exits with 1 when one is broken.
 import { spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { createRequire } from 'node:module';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
+import { FLAGS, PHONE, axe, complaints, finish, listen, must, noSidewaysScroll, picture, promise, until } from './kit.mjs';
 
 const { LOGIN_URL, SHOTS, HOST = 'cam-07', OLD_HOST = 'cam-07', SERVICE = 'ping', METRIC = 'rta', LABEL = 'kind=camera', PORT = '8097' } = process.env;
-const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
-const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
 const WIDE = { width: 1280, height: 900 };
-const PHONE = { width: 360, height: 780 };
 const DAY = 86_400;
 
 const web = fileURLToPath(new URL('..', import.meta.url));
 const mock = LOGIN_URL ? undefined : spawn(process.execPath, ['dev/mock.mjs'], { cwd: web, env: { DIST: 'dist', ...process.env, FLEET: '25', PORT }, stdio: ['ignore', 'pipe', 'inherit'] });
 if (mock) await new Promise((done) => mock.stdout.once('data', done));
 const BASE = LOGIN_URL ? new URL(LOGIN_URL).origin : `http://127.0.0.1:${PORT}`;
-
-let failed = 0;
-const complaints = [];
-
-function must(condition, what) {
-  if (!condition) throw new Error(what);
-}
-
-async function promise(text, keep) {
-  try {
-    await keep();
-    console.log(`ok    ${text}`);
-  } catch (error) {
-    failed += 1;
-    console.log(`FAIL  ${text}\n      ${String(error.message).split('\n').slice(0, 6).join('\n      ')}`);
-  }
-}
-
-async function until(what, ask, ms = 15_000) {
-  const end = Date.now() + ms;
-  let seen;
-  while (Date.now() < end) {
-    if (await ask((value) => (seen = value))) return;
-    await new Promise((done) => setTimeout(done, 100));
-  }
-  throw new Error(`${what}: not within ${ms / 1000} s; last seen: ${seen}`);
-}
-
-function listen(page) {
-  page.on('pageerror', (error) => complaints.push(error.message));
-  page.on('console', (message) => message.type() === 'error' && !/Failed to load resource/.test(message.text()) && complaints.push(message.text()));
-  return page;
-}
 
 const area = (page) => page.locator(`#graphs-${SERVICE} .graph`, { has: page.locator('h4', { hasText: METRIC }) }).first();
 const graph = (page) => area(page).locator('[role=application]');
@@ -79,28 +43,15 @@ async function drawn(page) {
   await until('the graph has values', async (see) => / last; /.test(see(await graph(page).getAttribute('aria-label'))));
 }
 
-async function axe(page) {
-  await page.evaluate(AXE);
-  const found = await page.evaluate(() => window.axe.run(document.querySelector('main'), { resultTypes: ['violations'] }));
-  const grave = found.violations.filter(({ impact }) => impact === 'serious' || impact === 'critical');
-  must(grave.length === 0, grave.map((one) => `${one.id}: ${one.nodes.slice(0, 3).map((node) => `${node.html.slice(0, 140)} ${node.any?.[0]?.message ?? ''}`).join(' | ')}`).join('\n'));
-}
-
 async function shot(page, name, at = '#graphs') {
   if (!SHOTS) return;
-  mkdirSync(SHOTS, { recursive: true });
   await page.evaluate((at) => scrollTo(0, document.querySelector(at).getBoundingClientRect().top + scrollY - 16), at);
   await page.waitForFunction(() => ![...document.querySelectorAll('.graph')].some((graph) => {
     const { top, bottom } = graph.getBoundingClientRect();
     return top < innerHeight && bottom > 0 && /\bloading\b/.test(graph.textContent);
   }));
   await page.waitForTimeout(900);
-  await page.screenshot({ path: join(SHOTS, `${name}.png`) });
-}
-
-async function noSidewaysScroll(page) {
-  const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-  must(over <= 0, `${page.url()} is ${over} pixels too wide`);
+  await picture(page, SHOTS, name);
 }
 
 /** The seconds from and to of a zoom in the address. */
@@ -313,5 +264,4 @@ try {
   rmSync(profile, { recursive: true, force: true });
   mock?.kill();
 }
-console.log(failed === 0 ? 'all promises kept' : `${failed} broken`);
-process.exit(failed === 0 ? 0 : 1);
+finish();

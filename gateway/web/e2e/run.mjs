@@ -10,41 +10,21 @@
 //   CHROMIUM     the browser (/usr/bin/chromium)
 // Prints a line per promise; exits with 1 when one is broken.
 import { execSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { createRequire } from 'node:module';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { chromium } from 'playwright-core';
 import { usesOwnPage } from './customer.mjs';
+import { FLAGS, PHONE, axe, complaints, finish, listen, must, noSidewaysScroll, picture, promise, until } from './kit.mjs';
 
 const { LOGIN_URL, STATUS_COMMAND, OFF_COMMAND, ON_COMMAND, LINK_COMMAND, VIEWER_COMMAND, SHOTS, OFF_HOST = 'cam-07', EXPECT = '24/0/0/0 49/2/5/0/0' } = process.env;
 if (!LOGIN_URL) throw new Error('LOGIN_URL is not set: give the link that the gateway printed');
 const BASE = new URL(LOGIN_URL).origin;
-const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 /** The demo may take so long until every check has run. */
 const SETTLED_MS = 120_000;
 /** A device that goes off is noticed within its attempts. */
 const NOTICED_MS = 60_000;
-const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
 const WIDE = { width: 1280, height: 860 };
-const PHONE = { width: 360, height: 780 };
-
-let failed = 0;
-const complaints = [];
-
-function must(condition, what) {
-  if (!condition) throw new Error(what);
-}
-
-async function promise(text, keep) {
-  try {
-    await keep();
-    console.log(`ok    ${text}`);
-  } catch (error) {
-    failed += 1;
-    console.log(`FAIL  ${text}\n      ${String(error.message).split('\n').slice(0, 6).join('\n      ')}`);
-  }
-}
 
 const strip = (page) =>
   page.evaluate(() => {
@@ -53,28 +33,9 @@ const strip = (page) =>
     return `${of('hosts', ['up', 'down', 'unreachable', 'pending'])} ${of('services', ['ok', 'warning', 'critical', 'unknown', 'pending'])}`;
   });
 
-async function until(what, ask, ms = 10_000) {
-  const end = Date.now() + ms;
-  let seen;
-  while (Date.now() < end) {
-    if (await ask((value) => (seen = value))) return;
-    await new Promise((done) => setTimeout(done, 150));
-  }
-  throw new Error(`${what}: not within ${ms / 1000} s; last seen: ${seen}`);
-}
-
 const stripIs = (page, wanted, ms) => until(`the strip shows ${wanted}`, async (see) => see(await strip(page)) === wanted, ms);
 const rows = (page) => page.locator('[role=row] a[data-index]');
 const focused = (page) => page.evaluate(() => document.activeElement?.textContent?.trim());
-
-function listen(page) {
-  page.on('pageerror', (error) => complaints.push(error.message));
-  page.on('console', (message) => {
-    const expected = /Failed to load resource/.test(message.text());
-    if (message.type() === 'error' && !expected) complaints.push(message.text());
-  });
-  return page;
-}
 
 async function open(context, path) {
   const page = listen(await context.newPage());
@@ -83,25 +44,7 @@ async function open(context, path) {
   return page;
 }
 
-async function axe(page) {
-  await page.evaluate(AXE);
-  // A colour on its way to another one has no contrast of its own.
-  await page.evaluate(() => Promise.allSettled(document.getAnimations().filter((one) => one instanceof CSSTransition).map((one) => one.finished)));
-  const found = await page.evaluate(() => window.axe.run(document, { resultTypes: ['violations'] }));
-  const grave = found.violations.filter(({ impact }) => impact === 'serious' || impact === 'critical');
-  must(grave.length === 0, grave.map((one) => `${one.id}: ${one.nodes.slice(0, 3).map((node) => `${node.html.slice(0, 140)} ${node.any?.[0]?.message ?? ''}`).join(' | ')}`).join('\n'));
-}
-
-async function noSidewaysScroll(page) {
-  const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-  must(over <= 0, `${page.url()} is ${over} pixels too wide`);
-}
-
-async function shot(page, name) {
-  if (!SHOTS) return;
-  mkdirSync(SHOTS, { recursive: true });
-  await page.screenshot({ path: join(SHOTS, `${name}.png`) });
-}
+const shot = (page, name) => picture(page, SHOTS, name);
 
 async function walkByKeyboard(page) {
   await page.goto(`${BASE}/`);
@@ -1041,5 +984,4 @@ try {
   await browser.close();
   rmSync(profile, { recursive: true, force: true });
 }
-console.log(failed === 0 ? 'all promises kept' : `${failed} broken`);
-process.exit(failed === 0 ? 0 : 1);
+finish();

@@ -249,13 +249,18 @@ fn attempt(api: &Api) -> u64 {
     if backup["last_result"] == "critical" { backup["attempt"].as_u64().expect("a number") } else { 0 }
 }
 
+/// Adds a device with a passive service that stays soft for long.
+fn add_backup(gateway: &Gateway<'_>) {
+    gateway.cli(&["device", "add", "cam-1", "--no-tunnel", "--direct", "10.77.1.2"]);
+    let passive = r#"{"type": "passive"}"#;
+    gateway.cli(&["service", "set", "cam-1", "backup", "--check", passive, "--attempts", "100"]);
+}
+
 #[test]
 fn a_result_whose_sender_was_not_answered_because_the_gateway_was_killed_counts_once() {
     let lab = Lab::new();
     let mut gateway = Gateway::start(&lab, &settings(&[API]));
-    gateway.cli(&["device", "add", "cam-1", "--no-tunnel", "--direct", "10.77.1.2"]);
-    let passive = r#"{"type": "passive"}"#;
-    gateway.cli(&["service", "set", "cam-1", "backup", "--check", passive, "--attempts", "100"]);
+    add_backup(&gateway);
     let api = Api::new(gateway.socket());
     let well = json!({ "exit_status": 0, "output": "well" });
     assert_eq!(api.answer("POST", TROUBLES, Some(&well)).expect("an answer").0, 202);
@@ -300,9 +305,7 @@ fn stored(api: &Api, label: &str) -> Vec<f64> {
 fn a_result_that_was_acknowledged_has_its_samples_after_a_kill() {
     let lab = Lab::new();
     let mut gateway = Gateway::start(&lab, &settings(&[API]));
-    gateway.cli(&["device", "add", "cam-1", "--no-tunnel", "--direct", "10.77.1.2"]);
-    let passive = r#"{"type": "passive"}"#;
-    gateway.cli(&["service", "set", "cam-1", "backup", "--check", passive, "--attempts", "100"]);
+    add_backup(&gateway);
     let api = Api::new(gateway.socket());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
     for kill in 0..KILLS {
