@@ -103,11 +103,14 @@ fn history(app: &AppState) -> Option<Words> {
     let health = app.live.health();
     if !health.is_well(Part::History) {
         return Some(
-            "takes no writes: newer samples wait in fleetgate.db, and graphs will have a gap".into(),
+            "takes no writes: newer samples wait in fleetgate.db as long as they have room; the log says why"
+                .into(),
         );
     }
     if health.space() != Space::Enough {
-        return Some("is not written because the disk is nearly full: graphs will have a gap".into());
+        return Some(
+            "is not written because the disk is nearly full: newer samples wait in fleetgate.db".into(),
+        );
     }
     if app.store.history.was_set_aside() {
         let words =

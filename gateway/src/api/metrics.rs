@@ -57,7 +57,7 @@ pub struct Bucket {
     /// When it begins.
     pub at: String,
     pub min: f64,
-    /// The sum of the values by their count.
+    /// The sum of the values divided by their count.
     pub avg: f64,
     pub max: f64,
     /// Samples with a value.

@@ -84,7 +84,7 @@ pub struct QueriedSeries {
     pub group: Option<String>,
     /// The number of hosts of a group.
     pub hosts: Option<u32>,
-    /// As of the answer.
+    /// That of the answer.
     pub start: String,
     pub step_s: i64,
     #[schema(value_type = names::TierName)]
@@ -92,7 +92,7 @@ pub struct QueriedSeries {
     /// Counters are shown as rates, with the unit `1/s`.
     pub uom: String,
     pub min: Vec<Option<f64>>,
-    /// The sum of the values by their count. Of a group: the mean of its hosts, each of which counts the same.
+    /// The sum of the values divided by their count. Of a group: the mean of its hosts, each of which counts the same.
     pub avg: Vec<Option<f64>>,
     pub max: Vec<Option<f64>>,
     /// Samples with a value. Of a group: hosts with a value.

@@ -146,7 +146,7 @@ fn tier_days(key: &str, given: Option<u32>, (usual, finer): (u32, u32)) -> anyho
     let days = given.unwrap_or_else(|| usual.max(finer));
     if !(finer..=LONGEST_RETENTION).contains(&days) {
         bail!(
-            "history.{key} = {days}: expected {finer} days, as long as the finer values are kept, to {LONGEST_RETENTION}"
+            "history.{key} = {days}: expected {finer} to {LONGEST_RETENTION} days; finer values are kept for {finer}"
         );
     }
     Ok(days)

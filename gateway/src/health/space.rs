@@ -16,8 +16,8 @@ impl Space {
         match self {
             Space::Enough => None,
             Space::Low => Some(
-                "the disk is nearly full: no history is written, and graphs will have a gap when newer samples have \
-                 no more room in fleetgate.db. Free some space; the gateway continues by itself",
+                "the disk is nearly full: no history is written. Newer samples wait in fleetgate.db, and graphs have \
+                 a gap once there is no room for more of them. Free some space; the gateway continues by itself",
             ),
             Space::Reserved => Some(
                 "the disk is full: results and changes are refused (507 disk_full), and no history is written. Free \

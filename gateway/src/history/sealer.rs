@@ -61,7 +61,7 @@ fn told(health: &Health, outcome: Result<()>) {
     match outcome {
         Ok(()) if is_news => tracing::info!("the history database takes writes again"),
         Err(error) if is_news => tracing::warn!(
-            "the history database takes nothing, newer samples wait in fleetgate.db: {error}; graphs may have a gap"
+            "the history database takes no writes, and newer samples wait in fleetgate.db: {error}"
         ),
         _ => {}
     }

@@ -74,7 +74,7 @@ impl Round {
             };
             Ok(verdict_inputs::of(conn, &self.live, &row, &spec, clock::wall()).await?)
         };
-        let found = found.await.inspect_err(|e| tracing::warn!("a letter goes without its verdict: {e:#}"));
+        let found = found.await.inspect_err(|e| tracing::warn!("a mail goes without its verdict: {e:#}"));
         found.ok().flatten().filter(|v| !matches!(v.kind, VerdictKind::Ok | VerdictKind::Pending))
     }
 

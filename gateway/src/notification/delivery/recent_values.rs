@@ -38,7 +38,7 @@ impl Round {
         }
         let read = tokio::time::timeout(PATIENCE, self.read_recent(one, clock::wall())).await;
         let read = read.unwrap_or_else(|elapsed| Err(elapsed.into()));
-        read.inspect_err(|e| tracing::warn!("a letter goes without its recent values: {e:#}")).ok().flatten()
+        read.inspect_err(|e| tracing::warn!("a mail goes without its recent values: {e:#}")).ok().flatten()
     }
 
     async fn read_recent(&self, notice: &NoticeRow, now: Wall) -> anyhow::Result<Option<RecentValues>> {
