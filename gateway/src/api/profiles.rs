@@ -234,6 +234,19 @@ pub fn validate(name: &str, fields: Value) -> Validation {
     validation::of(fields, |body| parsed(name, body))
 }
 
+/// Returns a profile of these settings. `None`: the API would not accept it.
+pub fn read(name: &str, fields: Value) -> Option<engine::Profile> {
+    serde_json::from_value(fields).ok().and_then(|body| parsed(name, body).ok())
+}
+
+/// Checks whether the API would accept a change of a profile with regard to the gates of all profiles.
+///
+/// # Errors
+/// Returns the field that would be refused.
+pub fn validate_gates(was: &Catalogue, is: &Catalogue, changed: &str) -> Validation {
+    validation::errors(gates_have_services(was, is, changed))
+}
+
 fn parsed(name: &str, body: ProfileSettings) -> Result<engine::Profile, Problem> {
     if is_builtin(name) {
         let detail = format!("{name} is built in: make a profile of another name that extends it");
@@ -283,7 +296,7 @@ fn lacked_by_gate(catalogue: &Catalogue, profile: &str) -> BTreeSet<String> {
 }
 
 /// Returns the services of a profile that are checked.
-fn checked_by(catalogue: &Catalogue, profile: &str) -> BTreeSet<String> {
+pub fn checked_by(catalogue: &Catalogue, profile: &str) -> BTreeSet<String> {
     let services = catalogue.services(&[profile]).into_iter();
     let checked = services.filter(|service| service.check.is_some() && !service.disabled);
     checked.map(|service| service.service).collect()

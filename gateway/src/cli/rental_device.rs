@@ -213,6 +213,9 @@ fn show(settings: &DeviceRentalSettings) {
     out::line!("  {:<12}{}", "ready", not_ready.as_deref().unwrap_or("yes"));
     line("delivery", &settings.delivery);
     line("gate", &settings.gate.as_ref().map_or_else(|| "none".to_owned(), gate_in_words));
+    if let Some(lacked) = lacked_in_words(&settings.gate_lacks) {
+        out::line!("  {:<12}{lacked}", "");
+    }
     if let Some(account) = &settings.ssh_account {
         let mode = settings.ssh_mode.as_deref().unwrap_or("not asked yet");
         let root = if settings.ssh_root { ", can become root" } else { "" };
@@ -224,9 +227,44 @@ fn show(settings: &DeviceRentalSettings) {
     }
 }
 
+/// Formats `the device has no service ssh, disk: it is not handed over`. `None`: it has what its gate names.
+fn lacked_in_words(lacked: &[String]) -> Option<String> {
+    let names = Some(lacked.join(", ")).filter(|names| !names.is_empty())?;
+    Some(format!("the device has no service {}: it is not handed over", table::safe(&names)))
+}
+
+/// Says of a service that was switched off that a device is not handed over without it; empty for any other. What the
+/// caller may not read it need not know.
+pub(super) async fn warning_of_gate(client: &Client, host: &str, service: &str) -> String {
+    let path = api_path!("/devices/{}/rental-settings", host);
+    let found: Option<DeviceRentalSettings> = client.get(&path, &[]).await.ok();
+    let is_lacked =
+        found.is_some_and(|found| found.rentable && found.gate_lacks.iter().any(|s| s == service));
+    match is_lacked {
+        true => format!("; its gate names {service}, so the device is not handed over to renters"),
+        false => String::new(),
+    }
+}
+
 /// Formats `ssh, disk OK for 300 s`.
 pub(super) fn gate_in_words(gate: &HandoverGate) -> String {
     let services = gate.services.as_ref().map(|names| table::safe(&names.join(", ")));
     let services = services.unwrap_or_else(|| "all services".to_owned());
     format!("{services} OK for {} s", gate.ok_for_s)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_that_a_gate_waits_for_in_vain_are_named() {
+        let words = |lacked: &[&str]| {
+            let lacked: Vec<String> = lacked.iter().map(|name| (*name).to_owned()).collect();
+            lacked_in_words(&lacked)
+        };
+        assert_eq!(words(&[]), None);
+        let both = "the device has no service ssh, disk: it is not handed over";
+        assert_eq!(words(&["ssh", "disk"]).as_deref(), Some(both));
+    }
 }

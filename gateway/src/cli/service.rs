@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::client::{Client, api_path};
 use super::device::said;
 use super::limits::Limits;
+use super::rental_device::warning_of_gate;
 use super::settings::Settings;
 use super::table::{self, Column};
 use crate::api::services::{Service, ServiceOverride};
@@ -102,8 +103,12 @@ async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
     } else {
         String::new()
     };
+    let gate = match body["disabled"] == true {
+        true => warning_of_gate(client, &args.host, &args.service).await,
+        false => String::new(),
+    };
     let back = format!("fleetgate service reset {} {}", args.host, args.service);
-    said(client, &format!("{}/{} changed{waits}; undo with: {back}", args.host, args.service))
+    said(client, &format!("{}/{} changed{waits}{gate}; undo with: {back}", args.host, args.service))
 }
 
 /// Returns an override without the fields that only the gateway writes.

@@ -107,7 +107,7 @@ export function rentals({ hosts, page, tell, qr }) {
       if (found) return occupied(one.device, found, { latest_until: iso(found[0] - one.turnaround) });
       one.until = until;
     }
-    for (const name of ['name', 'access', 'renters', 'allowance_bytes', 'cut_at_allowance', 'ssh', 'contacts']) if (name in body) one[name] = body[name];
+    for (const name of ['name', 'access', 'renters', 'allowance_bytes', 'cut_at_allowance', 'ssh', 'contacts', 'maintenance']) if (name in body) one[name] = body[name];
     one.version += 1;
     tell('rental.changed', one.id);
     return [200, shown(one)];

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { allowanceFrom, allowanceText } from '../src/lib/allowance';
 import { deliveryFrom, deliveryInput, deliveryRule } from '../src/lib/delivery';
-import { gateRule, handoverFrom, handoverInput } from '../src/lib/handover';
+import { gateRule, handoverFrom, handoverInput, lackedWords } from '../src/lib/handover';
 import { leftToProfile, originWords, ownOnly } from '../src/lib/terms';
 import { thresholdRows, thresholdsFrom, thresholdWords } from '../src/lib/thresholds';
 
@@ -40,6 +40,11 @@ describe('the handover of a device', () => {
     expect(gateRule(null)).toBe('');
     expect(gateRule({})).toBe('Handed over once all services are OK for 5 min.');
     expect(gateRule({ ok_for_s: 0, services: ['ssh'] })).toBe('Handed over once ssh is OK.');
+  });
+
+  it('names what its gate waits for in vain', () => {
+    expect([lackedWords(undefined), lackedWords([])]).toEqual(['', '']);
+    expect(lackedWords(['ssh', 'disk'])).toBe('The device has no service ssh, disk, which its gate names: it is not handed over.');
   });
 });
 

@@ -5,7 +5,7 @@ vi.hoisted(() => void (process.env.TZ = 'Europe/Vienna'));
 import { inWords } from '../src/api/client';
 import type { Customer, Rental } from '../src/api/types';
 import { contactsFrom, contactWords, customerChanges, customerChoice, customerMatches, customerName, customerOf } from '../src/lib/customer';
-import { maintenanceWords } from '../src/lib/maintenance';
+import { maintenanceFrom, maintenanceRows, maintenanceWords, newMaintenance } from '../src/lib/maintenance';
 import { accessChanges, blockTimes, callsOf, conflictWords, endOf, forwardedWords, freeWords, gateWords, occupiedUntil, ofDevice, queryOf, reasonBeside, reasonOf, rentalContacts, stateOf, viewOf, wholeFree } from '../src/lib/rental';
 
 const at = (time: string): number => Date.parse(`2026-12-10T${time}Z`);
@@ -22,6 +22,29 @@ describe('the maintenance of a rental', () => {
     const times = { from: '2026-12-10T12:00:00Z', until: '2026-12-10T13:00:00Z' };
     expect(maintenanceWords(times)).toMatch(/(01|13):00.* to .*(02|14):00/);
     expect(maintenanceWords({ ...times, comment: 'new lens' })).toMatch(/(02|14):00.*: new lens$/);
+  });
+
+  const planned = [{ from: '2026-12-10T12:00:07.250Z', until: '2026-12-10T13:00:00Z', comment: 'new lens' }, { from: '2026-12-10T15:00:00Z', until: '2026-12-10T16:00:00Z' }];
+
+  it('is sent as it was read where the form leaves it, and as changed elsewhere', () => {
+    const rows = maintenanceRows(planned);
+    expect(rows[0]).toMatchObject({ from: '2026-12-10T13:00', until: '2026-12-10T14:00', comment: 'new lens' });
+    expect(maintenanceFrom(rows, 'maintenance')).toEqual(planned);
+    const changed = [{ ...rows[0]!, until: '2026-12-10T14:30', comment: ' ' }, rows[1]!];
+    expect(maintenanceFrom(changed, 'maintenance')).toEqual([{ from: planned[0]!.from, until: '2026-12-10T14:30:00+01:00' }, planned[1]]);
+    expect(maintenanceFrom([], 'maintenance')).toEqual([]);
+  });
+
+  it('without a time is refused by the page', () => {
+    expect(() => maintenanceFrom([{ from: '2026-12-10T13:00', until: '', comment: '' }], 'maintenance')).toThrow('a date and a time');
+  });
+
+  it('begins anew within the window of the rental', () => {
+    const window = { from: '2026-12-10T12:00:07Z', until: '2026-12-10T18:00:00Z' };
+    const times = (now: string) => { const { from, until } = newMaintenance(window, at(now)); return [from, until]; };
+    expect(times('09:00:00')).toEqual(['2026-12-10T13:01', '2026-12-10T14:01']);
+    expect(times('15:30:30')).toEqual(['2026-12-10T16:31', '2026-12-10T17:31']);
+    expect(times('17:40:00')).toEqual(['2026-12-10T18:40', '2026-12-10T19:00']);
   });
 });
 
@@ -78,10 +101,10 @@ describe('the state of a rental', () => {
   });
 
   it('decides what can be done', () => {
-    expect(callsOf('delayed')).toEqual(['hand-over', 'until', 'access', 'swap', 'end']);
-    expect(callsOf('held')).toEqual(['confirm', 'until', 'access', 'swap', 'cancel']);
-    expect(callsOf('preparing')).toEqual(['until', 'access', 'swap', 'cancel']);
-    expect(callsOf('active')).toEqual(['until', 'access', 'swap', 'end']);
+    expect(callsOf('delayed')).toEqual(['hand-over', 'until', 'access', 'maintenance', 'swap', 'end']);
+    expect(callsOf('held')).toEqual(['confirm', 'until', 'access', 'maintenance', 'swap', 'cancel']);
+    expect(callsOf('preparing')).toEqual(['until', 'access', 'maintenance', 'swap', 'cancel']);
+    expect(callsOf('active')).toEqual(['until', 'access', 'maintenance', 'swap', 'end']);
     expect([callsOf('cleaning'), callsOf('closed'), callsOf('cancelled'), callsOf('failed')]).toEqual([[], [], [], []]);
     expect(reasonOf('returned_early')).toBe('returned early');
     expect([reasonBeside('cancelled', 'cancelled'), reasonBeside('closed', 'no_show'), reasonBeside('active', null)]).toEqual(['', 'no show', '']);
@@ -107,9 +130,9 @@ describe('a rental of a shipped device', () => {
   });
 
   it('is dispatched once, not swapped after that, and returned', () => {
-    expect(callsOf('preparing', sent)).toEqual(['until', 'access', 'cancel']);
-    expect(callsOf('booked', { delivery: 'shipped' })).toEqual(['dispatch', 'until', 'access', 'swap', 'cancel']);
-    expect(callsOf('delayed', { delivery: 'shipped' })).toEqual(['hand-over', 'dispatch', 'until', 'access', 'swap', 'end']);
+    expect(callsOf('preparing', sent)).toEqual(['until', 'access', 'maintenance', 'cancel']);
+    expect(callsOf('booked', { delivery: 'shipped' })).toEqual(['dispatch', 'until', 'access', 'maintenance', 'swap', 'cancel']);
+    expect(callsOf('delayed', { delivery: 'shipped' })).toEqual(['hand-over', 'dispatch', 'until', 'access', 'maintenance', 'swap', 'end']);
     for (const calls of [callsOf('booked', sent), callsOf('held', { delivery: 'shipped' }), callsOf('active', { delivery: 'shipped' })]) expect(calls).not.toContain('dispatch');
     expect([callsOf('returning', sent), callsOf('overdue', sent)]).toEqual([['return'], ['return']]);
   });

@@ -170,6 +170,17 @@ mod tests {
     }
 
     #[test]
+    fn a_handover_in_a_block_that_began_by_one_clock_opens_nothing_before_its_end() {
+        let gate = Gate { awaits_handover: true, blocks: vec![(at(10), at(20))], ..Gate::default() };
+        let shown = |mono, wall| Now { mono: Mono::from_secs(mono), wall: at(wall) };
+        // The clock was set back from 11 to 5, and the monitor goes by the clock that is shown.
+        let handed_over = Some(at(5));
+        assert_eq!(passed(&gate, handed_over, shown(11, 5)), Err(Shut::Blocked));
+        assert_eq!(passed(&gate, handed_over, shown(25, 19)), Err(Shut::Blocked));
+        assert!(passed(&gate, handed_over, shown(26, 20)).is_ok());
+    }
+
+    #[test]
     fn a_handover_by_a_clock_that_was_ahead_opens_nothing_before_its_time() {
         let stored = Gate { handed_over_at: Some(at(30)), ..Gate::default() };
         assert_eq!(passed(&stored, None, now(29)), Err(Shut::Delayed));

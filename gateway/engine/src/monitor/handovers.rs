@@ -6,6 +6,10 @@
 //!
 //! A shipped device arrives when it is up again after it had left. One that had left before its rental begins, and was
 //! never silent, has arrived when it is up at that moment. Only then does its gate count.
+//!
+//! Windows and blocks are judged by the clock that is shown alone. A block that has begun by the other clock keeps the
+//! packets of renters out (`forward::gate`), so a handover in it opens nothing. A clock that is set back is mostly put
+//! right by that: a device that waited for the end of the block would then be late.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

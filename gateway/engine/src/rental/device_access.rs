@@ -2,6 +2,10 @@
 //!
 //! A rental that had something on the device is undone before the next one gets anything. Until a removal is
 //! verified, and a grant has succeeded, the device is not handed over. Each call may be repeated.
+//!
+//! Windows and blocks are judged by the clock that is shown alone. Packets of renters are kept out by both clocks
+//! (`forward::gate`), so a login that stays on the device for longer is not reached. Its removal ends the sessions and
+//! processes of the renters, which nothing brings back if the clock was put right.
 
 use std::time::Duration;
 

@@ -25,6 +25,15 @@ pub fn until(life: &Life, planned: &[Maintenance], now: Wall) -> Option<Wall> {
     on.map(Window::until).max().map(|end| end.min(life.ends_at()))
 }
 
+/// Returns what of it lies before `until`. The rental is to end then.
+pub fn before(planned: Vec<Maintenance>, until: Wall) -> Vec<Maintenance> {
+    let cut = |Maintenance { window, comment }| {
+        let window = Window::new(window.from(), window.until().min(until))?;
+        Some(Maintenance { window, comment })
+    };
+    planned.into_iter().filter_map(cut).collect()
+}
+
 /// Returns when the next one begins or ends by its own time.
 pub fn changes_at(planned: &[Maintenance], now: Wall) -> Option<Wall> {
     let edges = planned.iter().flat_map(|of| [of.window.from(), of.window.until()]);
@@ -81,6 +90,22 @@ mod tests {
             .map(|second| changes_at(&planned(&two), at(second)).map(|at| at.as_millis() / 1_000))
             .into();
         assert_eq!(moments, [Some(110), Some(120), Some(150), None]);
+    }
+
+    #[test]
+    fn an_earlier_end_takes_away_what_lies_beyond_it() {
+        let all = [(110, 120), (130, 160), (140, 150), (150, 170)];
+        for (until, left) in [
+            (200, all.to_vec()),
+            (150, vec![(110, 120), (130, 150), (140, 150)]),
+            (131, vec![(110, 120), (130, 131)]),
+            (130, vec![(110, 120)]),
+            (110, Vec::new()),
+        ] {
+            assert_eq!(before(planned(&all), at(until)), planned(&left), "until {until}");
+        }
+        let commented = Maintenance { comment: "new lens".to_owned(), ..planned(&[(110, 120)]).remove(0) };
+        assert_eq!(before(vec![commented.clone()], at(115))[0].comment, commented.comment);
     }
 
     #[test]

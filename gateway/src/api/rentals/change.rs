@@ -10,7 +10,7 @@ use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::messages::GrantAccess;
 use fleetgate_engine::rental::device_access::Obstacle;
 use fleetgate_engine::rental::life::{EndReason, Ending, State as RentalState};
-use fleetgate_engine::rental::maintenance::Maintenance;
+use fleetgate_engine::rental::maintenance::{self as planned, Maintenance};
 use fleetgate_engine::rental::occupancy::{self, Occupancy, Window};
 use fleetgate_engine::time::Wall;
 use utoipa_axum::router::OpenApiRouter;
@@ -48,7 +48,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 /// Changes the end, the device, the name, the access, SSH, the allowance, the contacts, the thresholds or the maintenance of
 /// a rental. Name and addresses stay with another device, and so do thresholds and maintenance.
 ///
-/// `until` is the new end and no difference, so that a repetition extends nothing twice. 409 `occupied`: what
+/// `until` is the new end and no difference, so that a repetition extends nothing twice. Planned maintenance beyond it is
+/// removed, and a later end does not bring it back. 409 `occupied`: what
 /// follows on the device begins before; `conflict.latest_until` is the latest end that is possible. 409
 /// `access_not_allowed`: another device does not allow the access or SSH of the rental. 409 `already_dispatched`: its
 /// device is on the way to the renters, and is not replaced. 409 `device_not_ready`: the rental is active, and another
@@ -71,7 +72,10 @@ async fn change(
     is_open(&before, now)?;
     let draft = Draft::of(change, &before, now)?;
     let mut after = before.clone();
-    after.life.window = draft.window.unwrap_or(before.life.window);
+    if let Some(window) = draft.window {
+        after.life.window = window;
+        after.maintenance = planned::before(after.maintenance, window.until());
+    }
     after.allowance = draft.allowance;
     after.choice = draft.choice.clone();
     match &draft.device {

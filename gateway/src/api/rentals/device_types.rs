@@ -29,6 +29,9 @@ pub struct DeviceRentalSettings {
     pub not_ready_reason: Option<String>,
     /// The conditions for handing it over; `null`: none.
     pub gate: Option<HandoverGate>,
+    /// The services that the gate names and the device does not have. While there are any, it is not handed over.
+    #[serde(default)]
+    pub gate_lacks: Vec<String>,
     #[schema(value_type = names::RentalDelivery)]
     pub delivery: String,
     /// The account on the device that renters log in to; `null`: none.

@@ -29,7 +29,7 @@ use crate::api::response::problem::Problem;
 use crate::store::events::Object;
 use crate::store::rentals::changes::What;
 use crate::store::rentals::{self as stored, devices, handovers, shipments};
-use crate::store::{Store, snapshot, states};
+use crate::store::{SqliteConnection, Store, snapshot, states};
 
 /// The kinds of what keeps a rental from beginning.
 pub const DELAY_KINDS: [&str; 9] = [
@@ -107,6 +107,30 @@ pub fn rule(gate: HandoverGate) -> Result<GateRule, String> {
     Ok(GateRule { services, ok_for: Duration::from_millis((ok_for_s * 1_000.0) as u64) })
 }
 
+/// Returns the services of a device that a gate may name.
+async fn checked(
+    app: &AppState,
+    conn: &mut SqliteConnection,
+    device: HostId,
+) -> Result<Vec<String>, Problem> {
+    let spec = snapshot::host_spec(conn, device, &app.config.timing).await.map_err(Problem::internal)?;
+    let checked = spec.into_iter().flat_map(|spec| spec.services).filter(|s| s.check != Check::Rental);
+    Ok(checked.map(|s| s.name).collect())
+}
+
+/// Returns the services that a gate names and the device does not have: it was set before they were taken away, or by a
+/// profile.
+pub async fn lacked(
+    app: &AppState,
+    conn: &mut SqliteConnection,
+    device: HostId,
+    gate: Option<&GateRule>,
+) -> Result<Vec<String>, Problem> {
+    let Some(named) = gate.and_then(|gate| gate.services.as_ref()) else { return Ok(Vec::new()) };
+    let known = checked(app, conn, device).await?;
+    Ok(named.iter().filter(|name| !known.contains(name)).cloned().collect())
+}
+
 /// # Errors
 /// Returns 422 for services that the device does not have.
 pub async fn must_exist(
@@ -115,10 +139,7 @@ pub async fn must_exist(
     device: HostId,
     services: &BTreeSet<String>,
 ) -> Result<(), Problem> {
-    let spec =
-        snapshot::host_spec(write.tx(), device, &app.config.timing).await.map_err(Problem::internal)?;
-    let checked = spec.into_iter().flat_map(|spec| spec.services).filter(|s| s.check != Check::Rental);
-    let known: Vec<String> = checked.map(|s| s.name).collect();
+    let known = checked(app, write.tx(), device).await?;
     let Some(unknown) = services.iter().find(|name| !known.contains(name)) else { return Ok(()) };
     let shown: String = unknown.chars().take(80).collect();
     let detail = format!("the device has no service {shown:?}, only {}", known.join(", "));

@@ -9,7 +9,7 @@ use utoipa_axum::routes;
 
 use super::device_types::{DeviceRentalSettings, NewDeviceRentalSettings};
 use super::device_upkeep::{self, UpkeepChange};
-use super::handovers::{Handover, gate_to_api, must_exist};
+use super::handovers::{Handover, gate_to_api, lacked, must_exist};
 use super::terms::TermsChange;
 use super::{access, gate_changed};
 use crate::api::request::auth::Principal;
@@ -42,7 +42,9 @@ async fn show(
     let device = devices::load(&mut conn, Kind::Host.named(&device)).await?;
     let (settings, profile) = terms::counting(&mut conn, device.id).await?;
     let obstacle = handovers::obstacle_of(&mut conn, device.id, None, clock::wall()).await?;
-    Ok(Tagged { version: settings.version, value: to_api(&device, (&settings, &profile), obstacle) })
+    let gate_lacks = lacked(&app, &mut conn, device.id, settings.gate.as_ref()).await?;
+    let shown = to_api(&device, (&settings, &profile), obstacle);
+    Ok(Tagged { version: settings.version, value: DeviceRentalSettings { gate_lacks, ..shown } })
 }
 
 /// Sets whether a device is rented, how long it needs before and after a rental, what renters reach, when it is handed
@@ -110,8 +112,10 @@ async fn set(
     }
     let now = write.now;
     let obstacle = handovers::obstacle_of(write.tx(), device.id, None, now).await?;
+    let gate_lacks = lacked(&app, write.tx(), device.id, after.gate.as_ref()).await?;
     write.commit().await?;
-    Ok(Tagged { version: after.version, value: to_api(&device, (&after, &profile), obstacle) })
+    let shown = to_api(&device, (&after, &profile), obstacle);
+    Ok(Tagged { version: after.version, value: DeviceRentalSettings { gate_lacks, ..shown } })
 }
 
 async fn can_be_rented(write: &mut ApiTx<'_>, device: &Device) -> Result<(), Problem> {
@@ -145,6 +149,7 @@ fn to_api(
         ready: not_ready.is_none(),
         not_ready_reason: not_ready,
         gate: settings.gate.as_ref().map(gate_to_api),
+        gate_lacks: Vec::new(),
         ssh_account: settings.ssh_account.clone(),
         ssh_mode: settings.ssh_mode.clone(),
         ssh_root: settings.ssh_root,

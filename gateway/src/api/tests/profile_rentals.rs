@@ -291,6 +291,27 @@ async fn no_profile_takes_a_service_away_from_the_gate_of_one_that_extends_it() 
 }
 
 #[tokio::test]
+async fn a_service_of_the_gate_that_a_device_lacks_is_named_by_its_settings() {
+    let api = kiosk(json!({ "gate": { "services": ["ping"] } })).await;
+    renting(&api, "cam-1", following()).await;
+    assert_eq!(settings(&api).await["gate_lacks"], json!([]));
+    let ping = "/api/v1/hosts/cam-1/services/ping";
+    must(&api.operator().put(ping, json!({ "disabled": true })).await);
+    assert_eq!(settings(&api).await["gate_lacks"], json!(["ping"]));
+    let other = must(&api.operator().get("/api/v1/devices/cam-2/rental-settings").await).clone();
+    assert_eq!(other["gate_lacks"], json!([]), "it has no gate");
+    let mut body = following();
+    body["turnaround_s"] = json!(30);
+    let changed = api.operator().put(SETTINGS, body).await;
+    assert_eq!(must(&changed)["gate_lacks"], json!(["ping"]), "also in the answer to a change");
+    must(&api.operator().put(SETTINGS, json!({ "rentable": true, "gate": {} })).await);
+    assert_eq!(settings(&api).await["gate_lacks"], json!([]), "a gate of all services lacks none");
+    must(&api.operator().put(SETTINGS, json!({ "rentable": true, "gate": null })).await);
+    assert_eq!(api.operator().delete(ping).await.status, 204);
+    assert_eq!(settings(&api).await["gate_lacks"], json!([]));
+}
+
+#[tokio::test]
 async fn a_profile_by_a_rule_is_chosen_as_the_own_one_is() {
     let api = shop().await;
     profile(&api, "kiosk", json!({ "extends": ["default"] })).await;

@@ -307,6 +307,29 @@ async fn maintenance_lies_within_its_rental_and_is_changed_under_its_etag() {
 }
 
 #[tokio::test]
+async fn maintenance_beyond_an_earlier_end_of_its_rental_is_removed() {
+    let mut desk = Desk::new().await;
+    let (first, second) = (planned(HOUR, 3 * HOUR), planned(4 * HOUR, 5 * HOUR));
+    let item = json!({ "device": "cam-1", "until": hence(9 * HOUR), "maintenance": [first, second] });
+    let rental = rented(&desk.api, item).await;
+    let operator = desk.api.operator();
+    let shorter = hence(2 * HOUR);
+    let cut = json!([{ "from": first["from"], "until": shorter }]);
+    let changed = operator.patch(&path(&rental), json!({ "until": shorter })).await;
+    assert_eq!((&must(&changed)["version"], &changed.json["maintenance"]), (&json!(2), &cut));
+    let log = must(&operator.get("/api/v1/events?since=0&kind=rental.changed").await).clone();
+    assert_eq!(log["items"][0]["data"]["changed"], json!(["until", "maintenance"]), "{log}");
+    let longer = operator.patch(&path(&rental), json!({ "until": hence(9 * HOUR) })).await;
+    assert_eq!(must(&longer)["maintenance"], cut, "nothing comes back");
+    let shown = must(&operator.get(&path(&rental)).await).clone();
+    assert_eq!(shown["maintenance"][0]["comment"], json!("new lens"));
+    for (seconds, is_quiet) in [(HOUR + 60, true), (2 * HOUR + 60, false), (4 * HOUR + 60, false)] {
+        desk.learn(seconds).await;
+        assert_eq!(desk.is_quiet().await, json!(is_quiet), "after {seconds} s");
+    }
+}
+
+#[tokio::test]
 async fn what_a_client_says_of_maintenance_is_erased_with_its_customer() {
     let api = shop().await;
     let item =

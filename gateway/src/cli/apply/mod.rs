@@ -12,11 +12,12 @@ mod fits;
 mod grant;
 mod lines;
 mod plan;
+mod profile_order;
 mod refusals;
 mod report;
 mod secrets;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -42,6 +43,7 @@ use crate::api::types::{Managed, Page};
 use crate::api::{Affected, Effect};
 use crate::cli::out;
 use plan::{Act, Found, Kind, Policy, Step, Wanted};
+use profile_order::Turn;
 use refusals::Names;
 
 #[derive(Args)]
@@ -98,7 +100,7 @@ pub(crate) async fn run(client: Client, args: ApplyArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     let client = client.managed_by(&args.manager);
-    Run { client: &client, args: &args, steps: &steps }.all().await?;
+    Run { client: &client, args: &args, steps: &steps, found: &found }.all().await?;
     said(&client, "Done")
 }
 
@@ -107,6 +109,7 @@ struct Run<'a> {
     client: &'a Client,
     args: &'a ApplyArgs,
     steps: &'a [Step],
+    found: &'a [Found],
 }
 
 impl Run<'_> {
@@ -115,7 +118,8 @@ impl Run<'_> {
     async fn all(&self) -> anyhow::Result<()> {
         let goes = |step: &&Step| matches!(step.act, Act::Remove | Act::Forget);
         let stays = |step: &&Step| !goes(step) && step.act != Act::Keep;
-        for step in self.steps.iter().filter(stays) {
+        self.profiles().await?;
+        for step in self.steps.iter().filter(stays).filter(|step| step.kind != Kind::Profile) {
             let done = act(self.client, step, self.args.out.as_deref()).await;
             self.or_stop(step, done)?;
         }
@@ -132,7 +136,19 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn or_stop(&self, step: &Step, done: anyhow::Result<()>) -> anyhow::Result<()> {
+    /// Writes the profiles, some of them twice.
+    async fn profiles(&self) -> anyhow::Result<()> {
+        let mut versions: BTreeMap<&str, i64> = BTreeMap::new();
+        for Turn { step, fields, .. } in profile_order::turns(self.steps, self.found) {
+            let version = versions.get(step.name.as_str()).copied().or(step.version).unwrap_or(NEW);
+            let written = self.client.put(&path(step), &Value::Object(fields), Some(version)).await;
+            let now = self.or_stop(step, written)?;
+            versions.extend(now["version"].as_i64().map(|version| (step.name.as_str(), version)));
+        }
+        Ok(())
+    }
+
+    fn or_stop<T>(&self, step: &Step, done: anyhow::Result<T>) -> anyhow::Result<T> {
         done.map_err(|error| {
             let to_do: Vec<&Step> = self.steps.iter().filter(|s| s.act != Act::Keep).collect();
             let done = to_do.iter().position(|s| std::ptr::eq(*s, step)).unwrap_or_default();

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::differences::Difference;
 use super::fits::Future;
 use super::plan::{Act, Found, Kind, Step};
+use super::profile_order;
 use crate::api::{contacts, devices, downtimes, grants, host_settings, profiles, rules};
 use crate::clock;
 
@@ -61,7 +62,16 @@ pub fn check(
         let step = steps.iter().find(|s| s.kind == *kind && s.name == *name);
         let place = step.map(|step| place(file, step, &misfit.field));
         anyhow!("{}: {}", place.unwrap_or_else(|| file.display().to_string()), misfit.what)
-    })
+    })?;
+    gates_fit(file, steps, found)
+}
+
+/// Checks that each gate has the services that it names when the run is over.
+fn gates_fit(file: &Path, steps: &[Step], found: &[Found]) -> anyhow::Result<()> {
+    let mut turns = profile_order::turns(steps, found).into_iter();
+    let refused = turns.find_map(|turn| Some((turn.step, turn.refused?)));
+    let Some((step, error)) = refused else { return Ok(()) };
+    bail!("{}: {}: {}", place(file, step, &error.field), error.field, error.detail)
 }
 
 /// Returns the file, the line of a step's field, and the resource.

@@ -35,6 +35,11 @@ export function handoverFrom(input: HandoverInput): Pick<NewDeviceRentalSettings
   return { gate: gateFrom(input), ready: input.ready, ...(input.ready ? {} : { not_ready_reason: input.reason.trim() || null }) };
 }
 
+/** `The device has no service ssh, which its gate names: it is not handed over.`; empty if it has them all. */
+export function lackedWords(lacked: readonly string[] | undefined): string {
+  return lacked?.length ? `The device has no service ${lacked.join(', ')}, which its gate names: it is not handed over.` : '';
+}
+
 /** `Handed over once all services are OK for 5 min.`; empty without a gate. */
 export function gateRule(gate: HandoverGate | null | undefined): string {
   if (!gate) return '';

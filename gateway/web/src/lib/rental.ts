@@ -84,7 +84,7 @@ export function gateWords(rental: Times, now: number): string {
   return isOpen(state) ? `open, closes in ${span(end - now)}` : `closed ${span(now - end)} ago`;
 }
 
-export type RentalCall = 'confirm' | 'hand-over' | 'dispatch' | 'return' | 'until' | 'access' | 'swap' | 'cancel' | 'end';
+export type RentalCall = 'confirm' | 'hand-over' | 'dispatch' | 'return' | 'until' | 'access' | 'maintenance' | 'swap' | 'cancel' | 'end';
 
 type Sent = Partial<Pick<Rental, 'delivery' | 'dispatched_at'>>;
 
@@ -95,7 +95,7 @@ export function callsOf(state: RentalState, sent: Sent = {}): RentalCall[] {
   const first: RentalCall[] = state === 'held' ? ['confirm'] : state === 'delayed' ? ['hand-over'] : [];
   const sends: RentalCall[] = sent.delivery === 'shipped' && !sent.dispatched_at && state !== 'held' && state !== 'active' ? ['dispatch'] : [];
   const swaps: RentalCall[] = sent.dispatched_at ? [] : ['swap'];
-  return [...first, ...sends, 'until', 'access', ...swaps, hasBegun(state) ? 'end' : 'cancel'];
+  return [...first, ...sends, 'until', 'access', 'maintenance', ...swaps, hasBegun(state) ? 'end' : 'cancel'];
 }
 
 /** `returned early`, `no show`. */

@@ -486,6 +486,30 @@ async fn what_cannot_be_done_is_refused_before_anything_is() {
     assert!(refused.contains("fleet.toml:2: profile a") && refused.contains("extends"), "{refused}");
 }
 
+#[tokio::test]
+async fn a_gate_and_the_services_that_it_names_change_in_one_run() {
+    let fleet = Fleet::new().await;
+    let profiles = |service: &str, port: u16, gate: &str| {
+        format!(
+            "[profiles.base]\nextends = [\"default\"]\n[profiles.base.services.{service}]\n\
+             check = {{ type = \"tcp\", port = {port} }}\n[profiles.kiosk]\nextends = [\"base\"]\n\
+             [profiles.kiosk.rental]\ngate = {{ services = [\"{gate}\"] }}\n"
+        )
+    };
+    fleet.apply(&profiles("lens", 4711, "lens"), |_| {}).await.unwrap();
+    let after = profiles("optics", 4712, "optics");
+    fleet.apply(&after, |_| {}).await.unwrap();
+    assert_eq!(fleet.left(&after, Policy::default()).await, "");
+    let kiosk = fleet.get("/profiles/kiosk").await;
+    assert_eq!(kiosk["rental"]["gate"]["services"], json!(["optics"]));
+    let base = fleet.get("/profiles/base").await;
+    assert!(base["services"]["lens"].is_null() && base["services"]["optics"].is_object(), "{base}");
+    let wrong = profiles("zoom", 4713, "optics");
+    let refused = fleet.apply(&wrong, |_| {}).await.unwrap_err().to_string();
+    assert!(refused.contains("the gate of kiosk names the service \"optics\""), "{refused}");
+    assert_eq!(fleet.get("/profiles/base").await["version"], base["version"], "nothing was changed");
+}
+
 const GRANTS: &str = r#"
 [devices.cam-07]
 labels = { site = "north" }
