@@ -197,7 +197,7 @@ function answer(method, path, query, body, cookie) {
   if (on('/hosts')) return [200, page(hosts, query)];
   if (on('/events')) return [200, page(events.filter((e) => !query.get('host') || [e.object_id, e.object_name].includes(query.get('host'))).reverse(), query)];
   if (on('/enrolments')) return [200, page(enrolments, query)];
-  if (on('/incidents')) return [200, page(incidents, query)];
+  if (on('/incidents')) return [200, page([null, hosts[6].id, hosts[6].name].includes(query.get('host')) ? incidents : [], query)];
   if ((match = on('/incidents/(i_[^/]+)'))) return [200, { ...incidents[0], listed: [{ host: hosts[6].id, host_name: hosts[6].name, output: '', began_at: incidents[0].opened_at, joined_at: incidents[0].opened_at }], events: [], notifications: [] }];
   if (on('/downtimes')) return [200, page(query.get('all') ? downtimes : [], query)];
   if (on('/enrolment-tokens')) return [200, page([], query)];
