@@ -291,6 +291,17 @@ async function showsTheDay(page) {
   await page.getByRole('heading', { name: 'Traffic by day' }).waitFor();
 }
 
+/** What the gateway says about itself stands above every page, and goes with its cause. The demo is simulated. */
+async function saysWhatIsWrong(page) {
+  const put = async (overview) => must((await page.request.put(`${BASE}/api/v1/overview`, { data: overview })).ok(), 'the stand-in takes no overview');
+  await put({ disk_problem: 'the disk is nearly full: no history is written', simulated: true });
+  await page.getByRole('alert').getByText('the disk is nearly full: no history is written').waitFor();
+  await page.getByText('the devices and their past are simulated').waitFor();
+  await axe(page);
+  await put({});
+  await page.getByText('the disk is nearly full').waitFor({ state: 'detached' });
+}
+
 const profile = mkdtempSync(join(tmpdir(), 'fleetgate-e2e-'));
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: [...FLAGS, `--crash-dumps-dir=${profile}`] });
 try {
@@ -319,6 +330,9 @@ try {
 
   await promise('sparklines in the fleet, and a bar of the last day on a service', () => showsTheDay(month));
   await promise('one metric of many hosts is compared, and top lists stand below', () => compares(month));
+
+  if (LOGIN_URL) await promise('the page says that the demo is simulated', () => month.getByText('the devices and their past are simulated').waitFor());
+  else await promise('a full disk and a demo are said above the page', () => saysWhatIsWrong(month));
 
   const years = await open(light, `/hosts/${OLD_HOST}?range=3y`);
   await promise('3 years are drawn, by the day', async () => {
