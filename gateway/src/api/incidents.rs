@@ -118,8 +118,8 @@ struct Filter {
     /// Both when absent.
     #[param(value_type = Option<names::IncidentFilter>)]
     state: Option<String>,
-    /// Only incidents that have or had this host, or a service of it, as a member. By id or name; a removed host is found
-    /// by its id.
+    /// Only incidents that have or had this host, or a service of it, as a member. By id or name; a removed host is
+    /// found by its id.
     host: Option<String>,
 }
 
