@@ -71,6 +71,9 @@ impl Wanted {
             let detail = "from and to: only with host, whose events are searched; without it, page with since or after";
             return Err(Problem::bad_request("bad_query", detail));
         }
+        if from.zip(to).is_some_and(|(from, to)| from >= to) {
+            return Err(Problem::bad_request("bad_query", "from: a time before `to` is expected"));
+        }
         Ok((from, to))
     }
 }

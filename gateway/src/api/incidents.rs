@@ -16,13 +16,13 @@ use super::events::Event;
 use super::notifications::Notification;
 use super::request::auth::Principal;
 use super::request::extract::{Body, Path, Query};
-use super::request::ids::{self, Kind};
+use super::request::ids::{self, Kind, Named};
 use super::request::parse::{self, Fields};
 use super::request::transaction::ApiTx;
 use super::response::page::Paging;
 use super::response::problem::Problem;
 use super::types::{Page, names};
-use super::{AppState, events, notifications};
+use super::{AppState, events, hosts, notifications};
 use crate::notification::incident_text;
 use crate::store::SqliteConnection;
 use crate::store::events::{EventFilter, Object, Span};
@@ -118,6 +118,9 @@ struct Filter {
     /// Both when absent.
     #[param(value_type = Option<names::IncidentFilter>)]
     state: Option<String>,
+    /// Only incidents that have or had this host, or a service of it, as a member. By id or name; a removed host is
+    /// found by its id.
+    host: Option<String>,
 }
 
 /// Incidents, the newest first, without those that were merged into another.
@@ -137,7 +140,15 @@ async fn list(
         Some(_) => return Err(Problem::bad_request("bad_query", "state: open or closed")),
     };
     let mut conn = app.store.reader().await?;
-    let rows = stored::list(&mut conn, open, before, limit + 1).await?;
+    let host = match filter.host.as_deref().map(|text| Kind::Host.named(text)) {
+        None => None,
+        Some(Named::Id(id)) => Some(id),
+        Some(named) => Some(hosts::load(&mut conn, named).await?.id),
+    };
+    let rows = match host {
+        None => stored::list(&mut conn, open, before, limit + 1).await?,
+        Some(host) => stored::of_host(&mut conn, host, open, (before, limit + 1)).await?,
+    };
     let now = crate::clock::wall();
     Ok(Json(Page::of(rows, limit, |row| row.id.0.as_i64().to_string(), |row| to_api(&row, now))))
 }

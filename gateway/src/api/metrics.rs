@@ -3,7 +3,7 @@
 //! A gap stays a gap. A bucket's average is the sum of its samples divided by their number. This
 //! module knows nothing of checks. `metrics_query` reads longer times and many hosts.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 use axum::Json;
@@ -121,7 +121,7 @@ struct Span {
     #[param(minimum = 1, maximum = 10080)]
     limit: Option<i64>,
     /// Instead of single samples: at most so many buckets, with minimum, average and maximum of the samples of each.
-    #[param(minimum = 1, maximum = 2000)]
+    #[param(minimum = 2, maximum = 2000)]
     points: Option<i64>,
 }
 
@@ -166,15 +166,25 @@ impl Span {
             (Some(_), Some(_)) => {
                 Err(Problem::bad_request("bad_query", "points or limit is expected, not both"))
             }
-            (Some(points), None) => within("points", points, MAX_BUCKETS).map(Asked::Buckets),
+            (Some(points), None) => points_within(points, MAX_BUCKETS).map(Asked::Buckets),
             (None, limit) => within("limit", limit.unwrap_or(DEFAULT_POINTS), MAX_POINTS).map(Asked::Samples),
         }
     }
 }
 
 pub(super) fn within(name: &str, given: i64, most: i64) -> Result<i64, Problem> {
-    let expected = || Problem::bad_request("bad_query", format!("{name}: 1 to {most} is expected"));
-    if (1..=most).contains(&given) { Ok(given) } else { Err(expected()) }
+    between(name, given, 1..=most)
+}
+
+/// One point is not enough: points begin at multiples of their width, and the shortest time may have one within it.
+pub(super) fn points_within(given: i64, most: i64) -> Result<i64, Problem> {
+    between("points", given, 2..=most)
+}
+
+fn between(name: &str, given: i64, allowed: RangeInclusive<i64>) -> Result<i64, Problem> {
+    let (least, most) = (allowed.start(), allowed.end());
+    let expected = || Problem::bad_request("bad_query", format!("{name}: {least} to {most} is expected"));
+    if allowed.contains(&given) { Ok(given) } else { Err(expected()) }
 }
 
 /// Samples of the host check itself: raw, or with `points` in buckets.

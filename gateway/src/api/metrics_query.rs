@@ -20,7 +20,7 @@ use utoipa_axum::routes;
 
 use super::AppState;
 use super::hosts::load_ever;
-use super::metrics::{READS, seconds, text, times, within};
+use super::metrics::{READS, points_within, seconds, text, times};
 use super::request::extract::Query;
 use super::request::ids::{self, Kind};
 use super::request::query::WithLabels;
@@ -119,7 +119,7 @@ struct Wanted {
     /// RFC 3339, not included; now when absent.
     to: Option<String>,
     /// At most so many points of each series; 600 when absent.
-    #[param(minimum = 1, maximum = 2000)]
+    #[param(minimum = 2, maximum = 2000)]
     points: Option<i64>,
     /// The key of a label: one series for all hosts with the same value. `all`: one series for all hosts.
     group_by: Option<String>,
@@ -196,7 +196,7 @@ impl Wanted {
         if self.group_by.as_deref() == Some("") {
             return Err(refused("group_by: the key of a label is expected, or all"));
         }
-        let points = within("points", self.points.unwrap_or(DEFAULT_POINTS), MAX_POINTS)?;
+        let points = points_within(self.points.unwrap_or(DEFAULT_POINTS), MAX_POINTS)?;
         let times = times(self.from.as_deref(), self.to.as_deref(), now)?;
         Ok((times, u32::try_from(points).unwrap_or(u32::MAX)))
     }

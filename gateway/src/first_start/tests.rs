@@ -1,11 +1,16 @@
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::time::Duration;
 
+use fleetgate_engine::id::HostId;
+use fleetgate_engine::messages::Sample;
 use fleetgate_keys::{Token, TokenKind};
+use fleetgate_probes::sample::Metric;
 use tempfile::TempDir;
 
 use super::*;
 use crate::config::Config;
 use crate::data_dir::DataDir;
+use crate::history::testing::record;
 use crate::identity::Identity;
 use crate::server::Server;
 use crate::store::access::Role;
@@ -306,6 +311,49 @@ async fn a_history_that_is_removed_or_of_a_newer_version_is_not_damaged() {
     fixture::run_on(&dir.path().join(HISTORY_FILE), &newer).await;
     let error = refused(dir.path()).await;
     assert!(error.contains("newer fleetgate (schema 999)"), "{error}");
+}
+
+/// Two thousand samples of the first schema, one a minute up to now.
+const OLD_SAMPLES: [&str; 2] = [
+    "insert into series (id, host, service, label, uom) values (1, 9, 'ping', 'rta', 'ms')",
+    "with recursive n(x) as (select 1 union all select x + 1 from n where x < 2000)
+     insert into samples select 1, (unixepoch() - x * 60) * 1000, x from n",
+];
+
+/// Returns the values of the series of the older history, with those since, the oldest first.
+async fn all_values(server: &Server) -> Vec<f64> {
+    let (host, state) = (HostId::from_i64(9), &server.state);
+    let series = state.store.series(host, Some("ping")).await.unwrap();
+    assert_eq!(series.iter().map(|s| s.label.as_str()).collect::<Vec<_>>(), ["rta"]);
+    let end = crate::clock::wall().as_millis() / 1_000 + 60;
+    let found = state.history.series(series[0].id, end - 3 * 86_400, end).await.unwrap();
+    found.into_iter().filter_map(|point| point.value).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_history_is_converted_while_the_gateway_takes_samples_and_its_file_goes() {
+    let dir = gateway().await;
+    fs::remove_file(dir.path().join(HISTORY_FILE)).unwrap();
+    fixture::old_history(dir.path()).await;
+    fixture::run_on(&dir.path().join(HISTORY_FILE), &OLD_SAMPLES).await;
+    let server = start(dir.path(), &|_| Ok(())).await.unwrap();
+    let metrics = vec![Metric::plain("rta", 0.5, "ms")];
+    let (host, at) = (HostId::from_i64(9), crate::clock::wall());
+    let sample = Sample { host, service: "ping".into(), at, metrics };
+    record(&server.state.history, &server.state.store, &[sample]).await;
+    let converted = async {
+        while dir.path().join(OLD_HISTORY_FILE).exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), converted).await.expect("it is converted");
+    assert!(!server.state.store.history.was_set_aside());
+    let all: Vec<f64> = (1..=2_000i32).rev().map(f64::from).chain([0.5]).collect();
+    assert!(all_values(&server).await == all, "in the running gateway");
+    server.stop().await;
+    let again = start(dir.path(), &|_| Ok(())).await.unwrap();
+    assert!(all_values(&again).await == all, "after the next start");
+    again.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

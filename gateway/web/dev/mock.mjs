@@ -116,11 +116,15 @@ function turn(name, on) {
 }
 
 const hostKey = (host) => (host.state.state === 'down' && !host.state.reachable ? 'unreachable' : host.state.state);
+/** What tests add to the overview (`PUT /api/v1/overview`). */
+let added = {};
+
 function overview() {
   const all = [...services.values()].flat();
   return {
     hosts: { ...count(hosts, hostKey, ['up', 'down', 'unreachable', 'pending']), stale: hosts.filter((h) => h.state.stale).length, asleep: 0 },
     services: { ...count(all, (s) => s.state, SERVICE_KEYS), stale: all.filter((s) => s.stale).length }, last_check: ago(0), awaiting_approval: enrolments.length,
+    ...added,
   };
 }
 function problems() {
@@ -192,12 +196,13 @@ function answer(method, path, query, body, cookie) {
   if (rented) return rented;
   const then = history(on, query);
   if (then) return then;
+  if (on('/overview') && method === 'PUT') return (added = body), send('overview', overview()), [200, {}];
   if (on('/overview')) return [200, overview()];
   if (on('/problems')) return [200, page(problems(), query)];
   if (on('/hosts')) return [200, page(hosts, query)];
   if (on('/events')) return [200, page(events.filter((e) => !query.get('host') || [e.object_id, e.object_name].includes(query.get('host'))).reverse(), query)];
   if (on('/enrolments')) return [200, page(enrolments, query)];
-  if (on('/incidents')) return [200, page(incidents, query)];
+  if (on('/incidents')) return [200, page([null, hosts[6].id, hosts[6].name].includes(query.get('host')) ? incidents : [], query)];
   if ((match = on('/incidents/(i_[^/]+)'))) return [200, { ...incidents[0], listed: [{ host: hosts[6].id, host_name: hosts[6].name, output: '', began_at: incidents[0].opened_at, joined_at: incidents[0].opened_at }], events: [], notifications: [] }];
   if (on('/downtimes')) return [200, page(query.get('all') ? downtimes : [], query)];
   if (on('/enrolment-tokens')) return [200, page([], query)];

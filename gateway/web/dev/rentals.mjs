@@ -180,6 +180,7 @@ export function rentals({ hosts, page, tell, qr }) {
   const bobs = people.seed(customers[0].id);
   seed(0, 0, -2 * DAY, 3 * DAY, { name: 'lens', renters: [bobs.id] });
   seed(0, 1, 4 * DAY, 6 * DAY);
+  seed(6, 1, -6 * DAY, -5 * DAY);
   seed(1, 2, -9 * DAY, -HOUR);
   seed(1, 3, 2 * DAY, 2.2 * DAY);
   seed(2, 1, HOUR / 4, 2 * DAY);

@@ -67,15 +67,50 @@ async function zoomIn(page) {
 
 const isWhole = (page) => until('nothing is zoomed', async (see) => see(new URL(page.url()).searchParams.get('zoom')) === null);
 
-/** Whether anything of the colour of the line is on the canvas. */
-const colours = (page) =>
-  graph(page).evaluate((box) => {
+/** Asserts that the line is on the canvas, in its own colour, over so much of the width. Marks and axes have other colours. */
+async function lineIsDrawn(page, share) {
+  const found = await graph(page).evaluate((box) => {
+    const probe = box.appendChild(document.createElement('i'));
+    probe.style.color = 'var(--accent)';
+    const one = document.createElement('canvas').getContext('2d');
+    one.fillStyle = getComputedStyle(probe).color;
+    probe.remove();
+    one.fillRect(0, 0, 1, 1);
+    const wanted = one.getImageData(0, 0, 1, 1).data;
     const canvas = box.querySelector('canvas');
-    const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
-    const seen = new Set();
-    for (let i = 0; i < data.length; i += 4) if (data[i + 3] > 200) seen.add(`${data[i] >> 4},${data[i + 1] >> 4},${data[i + 2] >> 4}`);
-    return seen.size;
+    const { data, width } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+    const columns = new Set();
+    for (let i = 0; i < data.length; i += 4) {
+      const far = Math.max(...[0, 1, 2].map((n) => Math.abs(data[i + n] - wanted[n])));
+      if (data[i + 3] > 200 && far < 24) columns.add((i / 4) % width);
+    }
+    return columns.size / width;
   });
+  must(found >= share, `the line covers ${Math.round(found * 100)} % of the width`);
+}
+
+/** Saves what a button makes; returns its name and its bytes. */
+async function saved(page, button) {
+  const [download] = await Promise.all([page.waitForEvent('download'), button.click()]);
+  return { name: download.suggestedFilename(), data: readFileSync(await download.path()) };
+}
+
+/** Asserts that values are there from the begin of the window to its end, but for a day and a half. */
+async function reachesBack(page, days) {
+  const { data } = await saved(page, area(page).getByRole('button', { name: /^CSV/ }));
+  const known = data.toString().trimEnd().split('\n').slice(1).map((line) => line.split(',')).filter((fields) => fields[3] !== '');
+  const [first, last] = [known.at(0), known.at(-1)].map((fields) => (Date.now() / 1000 - Number(fields[1])) / DAY);
+  must(first > days - 1.5 && first <= days + 1.5 && last < 1.5, `values are of ${first.toFixed(1)} to ${last.toFixed(1)} days ago`);
+}
+
+/** Each kind of mark has its lane above the graphs, in words too. */
+async function marksThePast(page, lanes) {
+  for (const lane of lanes) {
+    const marks = page.getByRole('list', { name: new RegExp(`^${lane}: \\d+`) }).getByRole('listitem');
+    await until(`${lane} is marked`, async (see) => see(await marks.count()) > 0);
+    must(/\d/.test(await marks.first().textContent()), `a mark of ${lane} has no time in words`);
+  }
+}
 
 async function movesByKeys(page) {
   await graph(page).focus();
@@ -141,16 +176,13 @@ async function hoversTogether(page) {
 }
 
 async function exports_(page) {
-  const saved = async (name) => {
-    const [download] = await Promise.all([page.waitForEvent('download'), area(page).getByRole('button', { name: new RegExp(`^${name}`) }).click()]);
-    return { name: download.suggestedFilename(), data: readFileSync(await download.path()) };
-  };
-  const csv = await saved('CSV');
+  const button = (name) => area(page).getByRole('button', { name: new RegExp(`^${name}`) });
+  const csv = await saved(page, button('CSV'));
   const lines = csv.data.toString().trimEnd().split('\n');
   must(csv.name.endsWith('.csv') && csv.name.includes(METRIC), `the file is named ${csv.name}`);
   must(/^time,unix,min/.test(lines[0]) && lines.length > 100, `${lines.length} lines, the first: ${lines[0]}`);
   must(lines.slice(1).some((line) => /^\S+Z,\d+(,-?[\d.e-]+){3},\d+$/.test(line)), `a line is ${lines[1]}`);
-  const png = await saved('PNG');
+  const png = await saved(page, button('PNG'));
   must(png.data.subarray(1, 4).toString() === 'PNG' && png.data.length > 3000, `${png.name} has ${png.data.length} bytes`);
 }
 
@@ -184,6 +216,9 @@ async function compares(page) {
   await choice.selectOption(`${SERVICE}/${METRIC}`);
   await until('hosts are compared', async (see) => see(await page.locator('section.plot tbody tr').count()) >= 2);
   await page.locator('section.plot canvas').waitFor();
+  const csv = await saved(page, page.locator('section.plot').getByRole('button', { name: 'CSV' }));
+  const [head, ...lines] = csv.data.toString().trimEnd().split('\n').map((line) => line.split(','));
+  must(head.length >= 4 && lines.length > 50 && lines.some((line) => line.slice(2).filter(Boolean).length >= 2), `${csv.name} has ${lines.length} lines, the first: ${head}`);
   await shot(page, 'compare-light', 'h1');
   await axe(page);
   await page.reload();
@@ -207,6 +242,17 @@ async function showsTheDay(page) {
   await page.getByRole('heading', { name: 'Traffic by day' }).waitFor();
 }
 
+/** What the gateway says about itself stands above every page, and goes with its cause. The demo is simulated. */
+async function saysWhatIsWrong(page) {
+  const put = async (overview) => must((await page.request.put(`${BASE}/api/v1/overview`, { data: overview })).ok(), 'the stand-in takes no overview');
+  await put({ disk_problem: 'the disk is nearly full: no history is written', simulated: true });
+  await page.getByRole('alert').getByText('the disk is nearly full: no history is written').waitFor();
+  await page.getByText('the devices and their past are simulated').waitFor();
+  await axe(page);
+  await put({});
+  await page.getByText('the disk is nearly full').waitFor({ state: 'detached' });
+}
+
 const profile = mkdtempSync(join(tmpdir(), 'fleetgate-e2e-'));
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: [...FLAGS, `--crash-dumps-dir=${profile}`] });
 try {
@@ -222,7 +268,8 @@ try {
 
   const light = await context({ colorScheme: 'light' });
   const month = await open(light, `/hosts/${HOST}?range=30d`);
-  await promise('30 days are drawn', async () => must((await colours(month)) > 5, 'the canvas is empty'));
+  await promise('30 days are drawn', () => lineIsDrawn(month, 0.7));
+  await promise('the values are those of 30 days', () => reachesBack(month, 30));
   await shot(month, 'graphs-30d-light');
   await promise('axe finds nothing serious on the graphs', () => axe(month));
   await promise('the keyboard moves, zooms and resets', () => movesByKeys(month));
@@ -235,12 +282,18 @@ try {
   await promise('sparklines in the fleet, and a bar of the last day on a service', () => showsTheDay(month));
   await promise('one metric of many hosts is compared, and top lists stand below', () => compares(month));
 
+  if (LOGIN_URL) await promise('the page says that the demo is simulated', () => month.getByText('the devices and their past are simulated').waitFor());
+  else await promise('a full disk and a demo are said above the page', () => saysWhatIsWrong(month));
+
   const years = await open(light, `/hosts/${OLD_HOST}?range=3y`);
   await promise('3 years are drawn, by the day', async () => {
-    must((await colours(years)) > 5, 'the canvas is empty');
+    // The demo has a past of 30 days.
+    await lineIsDrawn(years, LOGIN_URL ? 0.015 : 0.7);
+    if (!LOGIN_URL) await reachesBack(years, 3 * 365);
     must(/, 109\d d: /.test(await graph(years).getAttribute('aria-label')), await graph(years).getAttribute('aria-label'));
   });
   await shot(years, 'graphs-3y-light');
+  if (!LOGIN_URL) await promise('downtimes, rentals, incidents and events are marked', () => marksThePast(years, ['Downtime', 'Rental', 'Incident', 'Events']));
 
   const dark = await open(await context({ colorScheme: 'dark' }), `/hosts/${HOST}?range=30d`);
   await promise('axe finds nothing serious on dark graphs', () => axe(dark));

@@ -42,9 +42,17 @@ describe('a comparison', () => {
     expect(comparedOf([series(null, [1])], 8, 'all')[0]!.name).toBe('all hosts');
   });
 
+  it('keeps what has another unit than the first apart', () => {
+    const rows = comparedOf([series('a', [1, 2]), series('b', [900, 900], { uom: 's' }), series('c', [3, 3])], 8, '');
+    expect(rows.map(({ name, uom, color }) => [name, uom, color])).toEqual([['c', 'ms', 0], ['a', 'ms', 1], ['b', 's', 'quiet']]);
+    expect(compareCsv({ start: START, step_s: 300 }, rows).split('\n')[0]).toBe('time,unix,c (ms),a (ms),b (s)');
+    const groups = comparedOf([series(null, [1], { group: 'x' }), series(null, [1], { group: 'x', uom: 's' })], 8, 'site');
+    expect(new Set(groups.map(({ key }) => key)).size).toBe(2);
+  });
+
   it('is a CSV with a column per host', () => {
     const rows = comparedOf([series('a', [9, null]), series('b,c', [1, 3])], 8, '');
-    expect(compareCsv({ start: START, step_s: 300, uom: 'ms' }, rows)).toBe('time,unix,a (ms),"b,c (ms)"\n2026-12-01T00:00:00Z,1796083200,9,1\n2026-12-01T00:05:00Z,1796083500,,3\n');
+    expect(compareCsv({ start: START, step_s: 300 }, rows)).toBe('time,unix,a (ms),"b,c (ms)"\n2026-12-01T00:00:00Z,1796083200,9,1\n2026-12-01T00:05:00Z,1796083500,,3\n');
   });
 });
 

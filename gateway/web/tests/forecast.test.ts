@@ -14,7 +14,11 @@ it('a forecast says what it is based on', () => {
   expect(basisOf(forecast({ slope_per_day: 0.01 }))).not.toContain('a day');
 });
 
-it('a forecast says how far earlier ones were off', () => {
+it('a forecast says how far earlier ones were off, or differ from it while it is not full', () => {
+  const days = 2.2 * 86_400;
+  expect(basisOf({ ...forecast({}, 3_600), full_at: '2026-12-09T12:00:00Z' })).toMatch(/; those of earlier days differ by less than a day$/);
+  expect(basisOf({ ...forecast({}, days), full_at: '2026-12-09T12:00:00Z' })).toMatch(/; those of earlier days differ by 2 d$/);
+  expect(basisOf({ ...forecast({}, days), full_at: '2026-11-30T12:00:00Z' })).toMatch(/; earlier forecasts were off by 2 d$/);
+  expect(basisOf(forecast({}, days))).toMatch(/; earlier forecasts were off by at least 2 d$/);
   expect(basisOf(forecast({}, 3_600))).toMatch(/; earlier forecasts were off by less than a day$/);
-  expect(basisOf(forecast({}, 2.2 * 86_400))).toMatch(/; earlier forecasts were off by 2 d$/);
 });

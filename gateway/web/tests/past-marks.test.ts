@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { Interval } from '../src/api/history';
 import type { Downtime, Event, Incident, Rental } from '../src/api/types';
-import { cellsOf, downtimeMarks, eventMarks, incidentMarks, marksAt, marksFor, mayConcern, rentalMarks, stateAt, statesInWords, statesOf } from '../src/lib/past-marks';
+import { cellsOf, downtimeMarks, eventMarks, incidentMarks, marksAt, marksFor, rentalMarks, stateAt, statesInWords, statesOf } from '../src/lib/past-marks';
 
 const iso = (second: number): string => new Date(second * 1000).toISOString();
 const state = (value: string, from: number, until?: number, service?: string): Interval => ({ series: 'state', value, from: iso(from), ...(until === undefined ? {} : { until: iso(until) }), ...(service ? { service } : {}) });
@@ -59,13 +59,5 @@ describe('marks', () => {
     expect(marks.map(({ text }) => text)).toEqual(['Configuration reissued']);
     expect(marksAt(marks, 1503, 5)).toHaveLength(1);
     expect(marksAt(marks, 1510, 5)).toHaveLength(0);
-  });
-
-  it('ask only for incidents during a problem of the host', () => {
-    const incident = (from: number, to: number) => ({ opened_at: iso(from), closed_at: iso(to) }) as unknown as Incident;
-    const intervals = [state('up', 0, 5000), state('down', 5000, 6000), state('up', 6000)];
-    expect(mayConcern(incident(5100, 5900), intervals)).toBe(true);
-    expect(mayConcern(incident(1000, 2000), intervals)).toBe(false);
-    expect(mayConcern(incident(8000, 9000), intervals)).toBe(false);
   });
 });

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { alerts, inWords, parseRange, place, scale, zoneOf } from '../src/lib/range';
+import { alerts, inWords, parseRange, place, scale, worstIn, zoneOf } from '../src/lib/range';
 
 const over = (text: string, value: number): boolean => alerts(parseRange(text), value);
 
@@ -12,6 +12,13 @@ describe('a threshold range', () => {
   });
 
   it('alerts inside with an at sign', () => expect([9, 10, 20, 21].map((v) => over('@10:20', v))).toEqual([false, true, true, false]));
+
+  it('says which value is the worst', () => {
+    const worst = (warn: string, crit: string): number | undefined => worstIn([30, 5, 45], parseRange(warn), parseRange(crit));
+    expect([worst('', ''), worst('40', ''), worst('30:', ''), worst('30:', '90'), worst('', '20:40'), worst('', '@20:36')]).toEqual([45, 45, 5, 45, 5, 30]);
+    expect(worst('', '@~:10')).toBe(5);
+    expect(worstIn([], undefined, undefined)).toBeUndefined();
+  });
 
   it('is nothing where it is nonsense', () => {
     for (const text of ['', '@', 'foo', '20:10', '10:~', null]) expect(parseRange(text), String(text)).toBeUndefined();

@@ -392,7 +392,7 @@ async fn samples_are_read_by_label_and_time() {
     let bucket = json!({ "at": at(0), "min": 1_000.0, "avg": 1_500.0, "max": 2_000.0, "count": 2 });
     assert_eq!((&read["bucket_s"], &read["buckets"]), (&json!(3_600.0), &json!([bucket])));
     for bad in [
-        "points=0",
+        "points=1",
         "points=2001",
         "points=5&limit=5",
         "from=yesterday",

@@ -65,6 +65,31 @@ async fn what_fails_together_is_one_incident_with_its_members_events_and_notific
 }
 
 #[tokio::test]
+async fn the_incidents_of_a_host_are_those_that_have_or_had_it_as_a_member() {
+    let ward = Ward::new(json!({})).await;
+    let other = ward.post("/devices", json!({ "name": "other" })).await;
+    assert_eq!(other.status, 201, "{}", other.text);
+    ward.sends(2).await;
+    let id = the_incident(&ward).await;
+    let found = async |query: &str| -> Vec<Value> {
+        let page = ward.get(&format!("/incidents?{query}")).await;
+        page["items"].as_array().unwrap().iter().map(|incident| incident["id"].clone()).collect()
+    };
+    assert_eq!(found("host=nas").await, [json!(id)]);
+    assert_eq!(found("host=nas&state=open").await, [json!(id)]);
+    assert!(found("host=nas&state=closed").await.is_empty());
+    assert!(found("host=other").await.is_empty(), "another host");
+    let nobody = format!("host=h_{}", fleetgate_engine::id::Id::from_i64(9));
+    assert!(found(&nobody).await.is_empty(), "no host ever had that id");
+    let unknown = ward.api.viewer().get("/api/v1/incidents?host=nobody").await;
+    assert_eq!((unknown.status, unknown.code()), (404, "not_found"), "{}", unknown.text);
+    let nas = ward.get("/hosts/nas").await["id"].as_str().unwrap().to_owned();
+    ward.sends(0).await;
+    assert_eq!(ward.delete("/devices/nas").await, 204);
+    assert_eq!(found(&format!("host={nas}")).await, [json!(id)], "of a removed host by its id");
+}
+
+#[tokio::test]
 async fn an_acknowledgement_covers_all_that_is_in_it_and_what_joins_it() {
     let types = json!({ "notify": { "types": ["problem", "recovery", "acknowledged"] } });
     let ward = with_sync(types).await;

@@ -110,9 +110,12 @@ async fn events_of_a_host_are_selected_by_time() {
     assert!(kinds(&get(&api, &format!("/events?host=cam-07&from={later}")).await).is_empty());
     let between = "from=2020-01-01T00:00:00Z&to=2020-01-02T00:00:00Z";
     assert!(kinds(&get(&api, &format!("/events?host=cam-07&{between}")).await).is_empty());
-    for (bad, named) in
-        [(format!("/events?{between}"), "only with host"), ("/events?host=cam-07&from=x".into(), "from: ")]
-    {
+    let backwards = "from=2020-01-02T00:00:00Z&to=2020-01-01T00:00:00Z";
+    for (bad, named) in [
+        (format!("/events?{between}"), "only with host"),
+        ("/events?host=cam-07&from=x".into(), "from: "),
+        (format!("/events?host=cam-07&{backwards}"), "from: a time before `to` is expected"),
+    ] {
         let refused = api.viewer().get(&format!("/api/v1{bad}")).await;
         assert_eq!((refused.status, refused.code()), (400, "bad_query"), "{bad}: {}", refused.text);
         assert!(refused.text.contains(named), "{bad}: {}", refused.text);

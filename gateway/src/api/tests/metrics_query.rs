@@ -350,8 +350,9 @@ async fn what_is_wrong_with_a_query_is_named_with_what_to_do() {
         ("metric=rta", "host or label is expected: host=cam-07"),
         ("host=cam-07", "metric: the label of a metric is expected, such as rta; GET /hosts/{host}/metrics"),
         ("host=cam-07&metric=", "metric: the label"),
-        ("host=cam-07&metric=rta&points=0", "points: 1 to 2000 is expected"),
-        ("host=cam-07&metric=rta&points=2001", "points: 1 to 2000 is expected"),
+        ("host=cam-07&metric=rta&points=0", "points: 2 to 2000 is expected"),
+        ("host=cam-07&metric=rta&points=1", "points: 2 to 2000 is expected"),
+        ("host=cam-07&metric=rta&points=2001", "points: 2 to 2000 is expected"),
         ("host=cam-07&metric=rta&points=many", "points"),
         ("host=cam-07&metric=rta&from=yesterday", "from: a time such as 2026-03-10T13:03:22Z is expected"),
         ("host=cam-07&metric=rta&to=2026-13-01T00:00:00Z", "to: a time such as"),
@@ -380,6 +381,22 @@ async fn what_is_wrong_with_a_query_is_named_with_what_to_do() {
     assert_eq!((unknown.status, unknown.code()), (404, "not_found"), "{}", unknown.text);
     assert!(unknown.text.contains("cam-08"), "{}", unknown.text);
     assert_eq!(api.anonymous().get("/api/v1/metrics/query?host=cam-07&metric=rta").await.status, 401);
+}
+
+#[tokio::test]
+async fn an_answer_has_no_more_points_than_were_asked_for_even_over_midnight() {
+    let api = TestApi::new().await;
+    let host = fixture::device(&api.state.store, 1, "cam-07").await;
+    let midnight = days_ago(1);
+    let of = |at, value| sample(host, "ping", at, vec![Metric::plain("rta", value, "ms")]);
+    record(&api, &[of(midnight - 1, 1.0), of(midnight, 2.0)]).await;
+    for (points, length) in [(2, 1), (2, HOUR), (3, 12 * HOUR), (7, 2 * DAY), (2_000, DAY)] {
+        let time = span(midnight - length, midnight + length);
+        let shown = one(&api, &format!("host=cam-07&service=ping&metric=rta&points={points}&{time}")).await;
+        assert!(shown.avg.len() <= points, "{points}: {}", shown.avg.len());
+        assert_eq!(shown.count.iter().sum::<u32>(), 2, "{points}");
+        assert_eq!(shown.max.into_iter().flatten().reduce(f64::max), Some(2.0), "{points}");
+    }
 }
 
 /// Sets the limits of a metric on a host, as its last result has them.

@@ -264,9 +264,16 @@ fn last_hours(now: Timestamp) -> Option<(Timestamp, Timestamp)> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use fleetgate_engine::id::HostId;
+    use fleetgate_engine::messages::Sample;
+    use fleetgate_probes::sample::{Metric as Measured, Status};
     use serde_json::json;
 
     use super::*;
+    use crate::history::testing::record;
+    use crate::store::{fixture, states};
 
     fn series(avg: &[Option<f64>]) -> QueriedSeries {
         let count: Vec<u32> = avg.iter().map(|value| u32::from(value.is_some())).collect();
@@ -353,6 +360,36 @@ mod tests {
         let now = "2026-03-10T13:20:00Z".parse().unwrap();
         let (from, to) = last_hours(now).unwrap();
         assert_eq!((from.to_string().as_str(), to), ("2026-03-09T14:00:00Z", now));
+    }
+
+    #[tokio::test]
+    async fn a_service_has_the_bars_of_its_last_hours_and_one_without_samples_has_none() {
+        let (client, api) = crate::cli::tests::connected().await;
+        let made: Value = client.post("/devices", &json!({ "name": "cam-1" })).await.unwrap();
+        let host: HostId = made["device"]["id"].as_str().unwrap()[2..].parse().unwrap();
+        let rta = |value: f64| vec![Measured::amount("rta", value, "ms")];
+        let mut state = fixture::service("ping", Status::Ok);
+        state.result.metrics = rta(9.0);
+        let store = &api.state.store;
+        store.all_hosts(&fixture::TIMING).await.unwrap();
+        let mut tx = store.begin().await.unwrap();
+        states::write_services(&mut tx, &[(host, &state)]).await.unwrap();
+        tx.commit().await.unwrap();
+        let now = crate::clock::wall();
+        let sample = |hours: u64, value: f64| {
+            let at = now - Duration::from_secs(hours * 3_600);
+            Sample { host, service: "ping".into(), at, metrics: rta(value) }
+        };
+        record(&api.state.history, store, &[sample(5, 1.0), sample(0, 9.0)]).await;
+        let page: Page<Service> = client.get("/hosts/cam-1/services", &[]).await.unwrap();
+        let all = sparklines(&client, "cam-1", &page.items).await;
+        assert_eq!(all.len(), page.items.len());
+        for (service, bars) in page.items.iter().zip(all) {
+            match service.name.as_str() {
+                "ping" => assert_eq!(bars.trim(), "▁    █", "of 24 hours: {bars:?}"),
+                other => assert_eq!(bars, "", "{other}"),
+            }
+        }
     }
 
     #[tokio::test]

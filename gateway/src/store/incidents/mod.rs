@@ -329,6 +329,12 @@ const NEWEST: &str = select!("i.id < $1 and i.merged_into is null order by i.id 
 const NEWEST_OPEN: &str = select!("i.id < $1 and i.closed_at is null order by i.id desc limit $2");
 const NEWEST_CLOSED: &str =
     select!("i.id < $1 and i.closed_at is not null and i.merged_into is null order by i.id desc limit $2");
+/// By the members: the incidents of a host are few among those of a fleet.
+const OF_HOST: &str = select!(
+    "i.id in (select o.incident from incident_members o where o.host = $3) and i.id < $1
+         and i.merged_into is null and ($4 is null or (i.closed_at is null) = $4)
+     order by i.id desc limit $2"
+);
 const OF_MESSAGE: &str = select!(
     "i.id in (select coalesce(x.merged_into, x.id) from outbox_notices l join notices n on n.id = l.notice
               join incidents x on x.id = n.incident where l.message = $1 and l.dropped is null)
@@ -358,6 +364,20 @@ pub async fn list(
         Some(false) => NEWEST_CLOSED,
     };
     sqlx::query_as(sql).bind(before).bind(limit).fetch_all(conn).await
+}
+
+/// Like [`list`], but only incidents that have this host or a service of it as a member, or had.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn of_host(
+    conn: &mut SqliteConnection,
+    host: HostId,
+    open: Option<bool>,
+    (before, limit): (i64, i64),
+) -> sqlx::Result<Vec<IncidentRow>> {
+    let query = sqlx::query_as(OF_HOST).bind(before).bind(limit);
+    query.bind(host.as_i64()).bind(open).fetch_all(conn).await
 }
 
 /// Returns the incidents of a message, oldest first. A merged incident counts as the one it belongs

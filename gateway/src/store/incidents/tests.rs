@@ -54,6 +54,34 @@ async fn a_merged_incident_is_found_in_its_successor_even_over_a_restart() {
 }
 
 #[tokio::test]
+async fn the_incidents_of_a_host_are_paged_and_a_merged_one_is_none() {
+    let (store, _dir) = fixture::store().await;
+    let opened = |id| record(id, 1, IncidentChange::Opened(matter(IncidentScope::Host)));
+    let mut records = Vec::new();
+    for id in 1..=5 {
+        records.extend([opened(id), joined(id, 7 + i64::from(id == 4))]);
+    }
+    let service = CheckableId { host: Id::from_i64(7), service: Some("ping".into()) };
+    records.push(record(5, 6, IncidentChange::Joined { object: service, began: Wall::from_millis(1) }));
+    records.extend([record(1, 8, IncidentChange::Closed), record(2, 9, IncidentChange::Left(host(7)))]);
+    records.push(record(3, 10, IncidentChange::Merged(IncidentId(Id::from_i64(4)))));
+    run(&store, &records).await;
+    let mut conn = store.reader().await.unwrap();
+    let mut found = async |open, page| -> Vec<i64> {
+        let rows = of_host(&mut conn, Id::from_i64(7), open, page).await.unwrap();
+        rows.into_iter().map(|row| row.id.0.as_i64()).collect()
+    };
+    assert_eq!(
+        found(None, (i64::MAX, 9)).await,
+        [5, 4, 2, 1],
+        "each once, and 4 by the one that was merged into it"
+    );
+    assert_eq!(found(None, (5, 2)).await, [4, 2]);
+    assert_eq!(found(Some(true), (i64::MAX, 9)).await, [5, 4, 2]);
+    assert_eq!(found(Some(false), (i64::MAX, 9)).await, [1]);
+}
+
+#[tokio::test]
 async fn the_acknowledgement_of_a_merged_incident_stays_on_its_members() {
     let (store, _dir) = fixture::store().await;
     let host_id = fixture::device(&store, 7, "cam-07").await;

@@ -1,7 +1,7 @@
 /** What graphs ask the API for. The types stand here because no other page needs them. */
 
 import { ask, clientOf, type PageOf } from './client';
-import type { Event, TrafficDay } from './types';
+import type { Event, Incident, TrafficDay } from './types';
 
 export type TierName = 'raw' | '5m' | '1h' | '1d';
 
@@ -73,6 +73,12 @@ interface EventsQuery {
   after?: string | undefined;
 }
 
+interface IncidentsQuery {
+  host: string;
+  limit: number;
+  after?: string | undefined;
+}
+
 export interface TrafficAnswer {
   days: TrafficDay[];
   budget_bytes_per_day?: number | null;
@@ -100,6 +106,7 @@ interface Paths {
   '/api/v1/hosts/{host}/intervals': { get: Call<{ items: Interval[] }, { path: { host: string }; query: { from: string; to: string } }> };
   '/api/v1/hosts/{host}/traffic': { get: Call<TrafficAnswer, { path: { host: string }; query: { days: number } }> };
   '/api/v1/events': { get: Call<PageOf<Event>, { query: EventsQuery }> };
+  '/api/v1/incidents': { get: Call<PageOf<Incident>, { query: IncidentsQuery }> };
 }
 
 const past = clientOf<Paths>();
@@ -118,3 +125,6 @@ export const trafficOf = (host: string, days: number): Promise<TrafficAnswer> =>
 
 /** A page of the events of a host in a time, the newest first. */
 export const eventsOf = (query: EventsQuery): Promise<PageOf<Event>> => ask(past.GET('/api/v1/events', { params: { query } }));
+
+/** A page of the incidents that have or had a host as a member, the newest first. */
+export const incidentsOf = (query: IncidentsQuery): Promise<PageOf<Incident>> => ask(past.GET('/api/v1/incidents', { params: { query } }));

@@ -59,6 +59,7 @@ export interface Compared {
   /** The host that it leads to. */
   host: string | undefined;
   hosts: number | undefined;
+  uom: string;
   summary: Summary | undefined;
   values: readonly (number | null | undefined)[];
   /** Of a group: the worst of its hosts. */
@@ -67,16 +68,18 @@ export interface Compared {
   color: number | 'quiet';
 }
 
-/** The highest average first; those get the colours. */
+/** The highest average first; those get the colours. What has another unit than the first series has no place on its axis: it comes last. */
 export function comparedOf(series: readonly QueriedSeries[], colors: number, groupBy: string): Compared[] {
+  const uom = series[0]?.uom ?? '';
   const rows = series.map((one) => {
     const columns = columnsOf(one);
     const name = one.host ?? (groupBy === 'all' ? 'all hosts' : one.group || `without ${groupBy}`);
     return {
-      key: one.host_id ?? `group ${one.group ?? ''}`, name, host: one.host ?? undefined, hosts: one.hosts ?? undefined,
+      key: one.host_id ?? `group ${one.group ?? ''} ${one.uom}`, name, host: one.host ?? undefined, hosts: one.hosts ?? undefined, uom: one.uom,
       summary: summaryOf(columns), values: alignedOf(columns), worst: one.worst ?? undefined,
     };
   });
-  const ordered = rows.sort((a, b) => (b.summary?.avg ?? -Infinity) - (a.summary?.avg ?? -Infinity) || a.name.localeCompare(b.name));
-  return ordered.map((row, i) => ({ ...row, color: row.summary && i < colors ? i : 'quiet' }));
+  const foreign = (row: { uom: string }): number => Number(row.uom !== uom);
+  const ordered = rows.sort((a, b) => foreign(a) - foreign(b) || (b.summary?.avg ?? -Infinity) - (a.summary?.avg ?? -Infinity) || a.name.localeCompare(b.name));
+  return ordered.map((row, i) => ({ ...row, color: row.summary && i < colors && !foreign(row) ? i : 'quiet' }));
 }

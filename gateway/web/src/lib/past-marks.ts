@@ -157,13 +157,3 @@ export function marksFor(marks: readonly PastMark[], service: string | undefined
 export function marksAt(marks: readonly PastMark[], at: number, near: number): PastMark[] {
   return marks.filter((mark) => (mark.to > mark.from ? mark.from <= at && at < mark.to : Math.abs(mark.from - at) <= near));
 }
-
-/** Incidents whose time meets a problem of the host: others cannot have it as a member. */
-export function mayConcern(incident: Incident, intervals: readonly Interval[]): boolean {
-  const [from, to] = [seconds(incident.opened_at) ?? 0, seconds(incident.closed_at) ?? Infinity];
-  return intervals.some((one) => {
-    if (one.series !== 'state' || ['up', 'ok', 'pending'].includes(one.value ?? '')) return false;
-    // An incident opens with the hard state, or a little before it.
-    return (seconds(one.from) ?? 0) - 300 <= to && (seconds(one.until) ?? Infinity) + 300 >= from;
-  });
-}

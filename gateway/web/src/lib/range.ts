@@ -73,6 +73,19 @@ export function scale(metric: Measured): Scale | undefined {
   return { low, high, bands: bandsOf(low, high, ends, warn, crit) };
 }
 
+/** The worst of these values, in the direction of the critical limit or else of the warning one, as the API has it for a group; without one the highest. */
+export function worstIn(values: readonly number[], warn: Range | undefined, crit: Range | undefined): number | undefined {
+  const { start, end, inside } = crit ?? warn ?? { start: -Infinity, end: Infinity, inside: false };
+  const isLow = inside ? start === -Infinity && end < Infinity : start > -Infinity && end === Infinity;
+  const middle = start + (end - start) / 2;
+  const badness = (value: number): number => {
+    if (Number.isFinite(middle) && inside) return -Math.abs(value - middle);
+    if (Number.isFinite(middle) && start !== 0) return Math.abs(value - middle);
+    return isLow ? -value : value;
+  };
+  return values.reduce<number | undefined>((worst, value) => (worst === undefined || badness(value) > badness(worst) ? value : worst), undefined);
+}
+
 /** The ends of both ranges, as far as they have any. */
 export function endsOf(warn: Range | undefined, crit: Range | undefined): number[] {
   return [warn, crit].flatMap((range) => (range ? [range.start, range.end] : [])).filter(Number.isFinite);

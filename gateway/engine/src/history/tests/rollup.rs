@@ -231,6 +231,28 @@ proptest! {
         }
     }
 
+    /// A day of the clock on the wall has 23, 24 or 25 hours and begins at any quarter of an hour of UTC.
+    #[test]
+    fn a_day_on_which_the_clocks_change_has_its_own_samples_and_no_others(
+        days in proptest::array::uniform3(any_day()), quarter in 0i64..96, hours in 23i64..=25,
+    ) {
+        let of_day = |(n, day): (i64, &Vec<Point>)| -> Vec<Point> {
+            day.iter().map(|p| Point { at: p.at + n * DAY, value: p.value }).collect()
+        };
+        let days: Vec<Vec<Point>> = (0i64..).zip(&days).map(of_day).collect();
+        let buckets = days.iter().flat_map(|day| roll_up(day, None, Kind::Gauge, BUCKET));
+        let begin = quarter * 900;
+        let span = begin..begin + hours * HOUR;
+        let mine: Vec<Bucket> = buckets.filter(|b| span.contains(&b.at)).collect();
+        let values: Vec<f64> =
+            days.iter().flatten().filter(|p| span.contains(&p.at)).filter_map(|p| p.value).collect();
+        prop_assert_eq!(mine.iter().map(|b| b.count as usize).sum::<usize>(), values.len());
+        prop_assert!(close(mine.iter().map(|b| b.sum).sum(), values.iter().sum()));
+        let (lowest, highest) = (f64::INFINITY, f64::NEG_INFINITY);
+        prop_assert_eq!(mine.iter().map(|b| b.min).fold(lowest, f64::min), values.iter().copied().fold(lowest, f64::min));
+        prop_assert_eq!(mine.iter().map(|b| b.max).fold(highest, f64::max), values.iter().copied().fold(highest, f64::max));
+    }
+
     #[test]
     fn late_samples_give_what_samples_in_order_give(
         list in any_day(), order in any::<u64>(), late in 0usize..100, kind in any_kind(),
