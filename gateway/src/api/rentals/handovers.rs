@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::messages::{Arrival, Check, GateRule, HostState, RENTAL_SERVICE, ServiceState};
+use fleetgate_engine::messages::{Arrival, GateRule, HostState, RENTAL_SERVICE, ServiceState};
 use fleetgate_engine::rental::device_access::Obstacle;
 use fleetgate_engine::rental::handover::{DeviceSeen, Failure, ServiceSeen, failures, good_since};
 use fleetgate_engine::rental::life::{self, State as RentalState};
@@ -29,7 +29,7 @@ use crate::api::response::problem::Problem;
 use crate::store::events::Object;
 use crate::store::rentals::changes::What;
 use crate::store::rentals::{self as stored, devices, handovers, shipments};
-use crate::store::{SqliteConnection, Store, snapshot, states};
+use crate::store::{Store, snapshot, states};
 
 /// The kinds of what keeps a rental from beginning.
 pub const DELAY_KINDS: [&str; 9] = [
@@ -107,28 +107,11 @@ pub fn rule(gate: HandoverGate) -> Result<GateRule, String> {
     Ok(GateRule { services, ok_for: Duration::from_millis((ok_for_s * 1_000.0) as u64) })
 }
 
-/// Returns the services of a device that a gate may name.
-async fn checked(
-    app: &AppState,
-    conn: &mut SqliteConnection,
-    device: HostId,
-) -> Result<Vec<String>, Problem> {
-    let spec = snapshot::host_spec(conn, device, &app.config.timing).await.map_err(Problem::internal)?;
-    let checked = spec.into_iter().flat_map(|spec| spec.services).filter(|s| s.check != Check::Rental);
-    Ok(checked.map(|s| s.name).collect())
-}
-
-/// Returns the services that a gate names and the device does not have: it was set before they were taken away, or by a
-/// profile.
-pub async fn lacked(
-    app: &AppState,
-    conn: &mut SqliteConnection,
-    device: HostId,
-    gate: Option<&GateRule>,
-) -> Result<Vec<String>, Problem> {
-    let Some(named) = gate.and_then(|gate| gate.services.as_ref()) else { return Ok(Vec::new()) };
-    let known = checked(app, conn, device).await?;
-    Ok(named.iter().filter(|name| !known.contains(name)).cloned().collect())
+/// Returns the services that a gate names and the device, which has the `known` ones, does not have: it was set before
+/// they were taken away, or by a profile.
+pub fn lacked(known: &[String], gate: Option<&GateRule>) -> Vec<String> {
+    let named = gate.and_then(|gate| gate.services.as_ref()).into_iter().flatten();
+    named.filter(|name| !known.contains(name)).cloned().collect()
 }
 
 /// # Errors
@@ -139,7 +122,8 @@ pub async fn must_exist(
     device: HostId,
     services: &BTreeSet<String>,
 ) -> Result<(), Problem> {
-    let known = checked(app, write.tx(), device).await?;
+    let known = snapshot::checked_services(write.tx(), device, &app.config.timing).await;
+    let known = known.map_err(Problem::internal)?;
     let Some(unknown) = services.iter().find(|name| !known.contains(name)) else { return Ok(()) };
     let shown: String = unknown.chars().take(80).collect();
     let detail = format!("the device has no service {shown:?}, only {}", known.join(", "));

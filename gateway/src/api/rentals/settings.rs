@@ -24,6 +24,7 @@ use crate::clock;
 use crate::store::devices::{self as stored_devices, Device};
 use crate::store::events::Object;
 use crate::store::rentals::{device_access, devices as stored, handovers, terms};
+use crate::store::snapshot::checked_services;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(show, set))
@@ -42,7 +43,8 @@ async fn show(
     let device = devices::load(&mut conn, Kind::Host.named(&device)).await?;
     let (settings, profile) = terms::counting(&mut conn, device.id).await?;
     let obstacle = handovers::obstacle_of(&mut conn, device.id, None, clock::wall()).await?;
-    let gate_lacks = lacked(&app, &mut conn, device.id, settings.gate.as_ref()).await?;
+    let known = checked_services(&mut conn, device.id, &app.config.timing).await;
+    let gate_lacks = lacked(&known.map_err(Problem::internal)?, settings.gate.as_ref());
     let shown = to_api(&device, (&settings, &profile), obstacle);
     Ok(Tagged { version: settings.version, value: DeviceRentalSettings { gate_lacks, ..shown } })
 }
@@ -112,7 +114,8 @@ async fn set(
     }
     let now = write.now;
     let obstacle = handovers::obstacle_of(write.tx(), device.id, None, now).await?;
-    let gate_lacks = lacked(&app, write.tx(), device.id, after.gate.as_ref()).await?;
+    let known = checked_services(write.tx(), device.id, &app.config.timing).await;
+    let gate_lacks = lacked(&known.map_err(Problem::internal)?, after.gate.as_ref());
     write.commit().await?;
     let shown = to_api(&device, (&after, &profile), obstacle);
     Ok(Tagged { version: after.version, value: DeviceRentalSettings { gate_lacks, ..shown } })

@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use anyhow::Context as _;
 use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::messages::{
-    Acknowledgement, HostSnapshot, HostSpec, PeerSnapshot, PeerSpec, RetiredKey, Tai64n,
+    Acknowledgement, Check, HostSnapshot, HostSpec, PeerSnapshot, PeerSpec, RetiredKey, Tai64n,
 };
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::SqliteConnection;
@@ -169,6 +169,19 @@ pub async fn host_spec(
     timing: &TimingDefaults,
 ) -> anyhow::Result<Option<HostSpec>> {
     one_spec(conn, Which::One(id), timing).await
+}
+
+/// Returns the names of the services of a device that a gate may name: all but the built-in one of rentals.
+///
+/// # Errors
+/// Fails when the database cannot be read or a row is invalid.
+pub async fn checked_services(
+    conn: &mut SqliteConnection,
+    device: HostId,
+    timing: &TimingDefaults,
+) -> anyhow::Result<Vec<String>> {
+    let services = host_spec(conn, device, timing).await?.into_iter().flat_map(|spec| spec.services);
+    Ok(services.filter(|service| service.check != Check::Rental).map(|service| service.name).collect())
 }
 
 /// Returns the host for the monitor, even if it was removed.
