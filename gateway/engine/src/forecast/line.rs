@@ -61,7 +61,8 @@ impl Line {
         let (first, last) = (points.first()?, points.last()?);
         let slopes = slopes(points);
         let slope = *slopes.get(slopes.len() / 2)?;
-        let slope = if slopes.len().is_multiple_of(2) { (slope + slopes[slopes.len() / 2 - 1]) / 2.0 } else { slope };
+        let slope =
+            if slopes.len().is_multiple_of(2) { (slope + slopes[slopes.len() / 2 - 1]) / 2.0 } else { slope };
         let flat = |p: &Point| p.value - slope * (p.at - last.at) as f64;
         let level = median(points.iter().map(flat).collect())?;
         let deviation = median(points.iter().map(|p| (flat(p) - level).abs()).collect())?;
