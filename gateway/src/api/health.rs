@@ -215,12 +215,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_gap_in_the_graphs_is_said_and_no_reason_to_be_replaced() {
+    async fn a_history_that_takes_no_writes_is_said_and_no_reason_to_be_replaced() {
         let api = TestApi::new().await;
         api.state.live.health().wrote(Part::History, false);
         assert_eq!(api.anonymous().get("/readyz").await.status, 200);
         let health = api.anonymous().get("/healthz").await;
-        assert!(health.json["parts"]["history"].as_str().unwrap().contains("gap"), "{}", health.text);
+        assert!(health.json["parts"]["history"].as_str().unwrap().contains("takes no writes"), "{}", health.text);
     }
 
     #[tokio::test]
