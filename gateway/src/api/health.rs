@@ -220,7 +220,11 @@ mod tests {
         api.state.live.health().wrote(Part::History, false);
         assert_eq!(api.anonymous().get("/readyz").await.status, 200);
         let health = api.anonymous().get("/healthz").await;
-        assert!(health.json["parts"]["history"].as_str().unwrap().contains("takes no writes"), "{}", health.text);
+        assert!(
+            health.json["parts"]["history"].as_str().unwrap().contains("takes no writes"),
+            "{}",
+            health.text
+        );
     }
 
     #[tokio::test]
