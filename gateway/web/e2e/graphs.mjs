@@ -153,8 +153,6 @@ async function zoomsByDragging(page) {
 async function movesByTouch(page) {
   await graph(page).evaluate((box) => box.scrollIntoView({ block: 'center' }));
   const box = await graph(page).locator('.u-over').boundingBox();
-  const top = () => graph(page).evaluate((box) => box.getBoundingClientRect().top);
-  const before = await top();
   const touch = await page.context().newCDPSession(page);
   const at = (share) => [{ x: box.x + box.width * share, y: box.y + 50 }];
   await touch.send('Input.dispatchTouchEvent', { type: 'touchStart', touchPoints: at(0.3) });
@@ -164,7 +162,8 @@ async function movesByTouch(page) {
   await until('the window moved by a half', async (see) => Math.abs(Date.now() / 1000 - 3.5 * DAY - see((await zoomIn(page)).to)) < DAY);
   const { span } = await zoomIn(page);
   must(Math.abs(span - 7 * DAY) < 60, `it changed its length to ${span} s`);
-  must(Math.abs((await top()) - before) < 40, 'the page scrolled');
+  // Lanes above the graph come and go with the window, so the place of the graph says nothing of scrolling.
+  must((await graph(page).locator('.u-over').evaluate((over) => getComputedStyle(over).touchAction)) === 'pan-y', 'a finger that moves the window also scrolls');
 }
 
 /** All graphs say their value at the moment under the pointer of one. */
