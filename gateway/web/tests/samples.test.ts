@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { bandsOf, endsOf, inWords, parseRange } from '../src/lib/range';
 import { axisOf, csvOf, drawnOf, fileOf, gapsOf, rowsOf, summaryOf, type Columns } from '../src/lib/samples';
 import { groupsOf } from '../src/lib/series';
-import { axisLabels, valueText } from '../src/lib/unit';
+import { axisLabels, marksBetween, valueText } from '../src/lib/unit';
 
 /** Each value is the average; the minimum is one less, the maximum one more. */
 const of = (values: (number | null)[], raw = false, step = 300): Columns => ({
@@ -74,6 +74,15 @@ describe('the axis of values', () => {
     expect(axisOf(95, 100, [], '%')[1]).toBeLessThanOrEqual(100.1);
     expect(axisOf(0, 0, [], '')).toEqual([0, expect.any(Number)]);
     for (const value of [-5, 0, 5]) expect(axisOf(value, value, [], '')[1]).toBeGreaterThan(axisOf(value, value, [], '')[0]);
+  });
+
+  it('has marks that are round in its unit', () => {
+    expect(axisLabels(marksBetween(0, 118, 50, 's'), 's')).toEqual(['0 min', '1 min']);
+    expect(axisLabels(marksBetween(0, 300, 50, 's'), 's')).toEqual(['0 min', '1 min', '2 min', '3 min', '4 min', '5 min']);
+    expect(axisLabels(marksBetween(0, 10_800, 2000, 's'), 's')).toEqual(['0 h', '1 h', '2 h', '3 h']);
+    expect(marksBetween(66, 97.2, 5, '%')).toEqual([70, 75, 80, 85, 90, 95]);
+    expect(marksBetween(-1.2e-3, 0, 5e-4, 's').map((mark) => Math.round(mark * 1e6))).toEqual([-1000, -500, 0]);
+    expect(marksBetween(3, 3, 0, '')).toEqual([3]);
   });
 
   it('has one unit, and as many decimals as its step needs', () => {

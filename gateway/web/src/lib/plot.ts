@@ -8,7 +8,7 @@ import type { Band } from './range';
 import type { PastMark, Span } from './past-marks';
 import type { Theme } from './plot-theme';
 import { aloneOf } from './samples';
-import { axisLabels } from './unit';
+import { axisLabels, marksBetween } from './unit';
 
 export interface Line {
   /** `null` is a gap; what is `undefined` has no value of its own, and the line goes on. */
@@ -137,6 +137,7 @@ export class Plot {
         },
         {
           font, grid, stroke: () => this.theme.soft, ticks: { show: false }, size: width < SMALL ? LEFT_SMALL : LEFT, gap: 6, space: 27,
+          splits: (_, __, min, max, step) => marksBetween(min, max, step, this.shown.uom),
           values: (_, splits) => axisLabels(splits, this.shown.uom),
         },
       ],

@@ -15,6 +15,7 @@ const FACTORS: Record<string, [number, readonly [number, string][]]> = {
   kib: [1024, BYTES], mib: [1024 ** 2, BYTES], gib: [1024 ** 3, BYTES], tib: [1024 ** 4, BYTES],
   s: [1, SECONDS], ms: [1e-3, SECONDS], us: [1e-6, SECONDS], ns: [1e-9, SECONDS],
 };
+const ROUND = [1, 2, 2.5, 5, 10] as const;
 /** Plain numbers keep their digits below this. */
 const LONG = 10_000;
 
@@ -33,6 +34,21 @@ export function unitOf(uom: string, size: number): Unit {
 
 function pick(ladder: readonly [number, string][], size: number): [number, string] {
   return [...ladder].reverse().find(([one]) => size >= one) ?? ladder[0]!;
+}
+
+/** Marks between two values, `atLeast` apart, that are round numbers in the unit of the axis: 1 min, not 50 s. */
+export function marksBetween(low: number, high: number, atLeast: number, uom: string): number[] {
+  const { factor } = unitOf(uom, Math.max(Math.abs(low), Math.abs(high)));
+  const step = roundUp(atLeast * factor);
+  if (!(step > 0) || !Number.isFinite(step)) return [low];
+  const [first, last] = [Math.ceil((low * factor) / step - 1e-9), Math.floor((high * factor) / step + 1e-9)];
+  return Array.from({ length: Math.min(50, Math.max(0, last - first + 1)) }, (_, n) => ((first + n) * step) / factor);
+}
+
+/** The next one of 1, 2, 2.5, 5, 10, 20, ... */
+function roundUp(value: number): number {
+  const ten = 10 ** Math.floor(Math.log10(value) + 1e-9);
+  return (ROUND.find((one) => one * ten >= value * (1 - 1e-9)) ?? 10) * ten;
 }
 
 /** A label for each mark. */
