@@ -265,8 +265,14 @@ fn capture(plan: &Capture, reading: &Reading, now: Timestamp) -> Option<PluginRe
     Some(PluginResult::new(freshness.status(), format!("{text}{}", freshness.remark(now)), metrics))
 }
 
+/// Returns percent with three decimals: more are noise, which years of history would keep. Only nothing is 0 % and only
+/// the whole is 100 %, so that a limit at either end means what it says.
 fn share(part: f64, whole: f64) -> Option<f64> {
-    (whole > 0.0).then(|| (100.0 * part / whole).clamp(0.0, 100.0))
+    const UNIT: f64 = 1e3;
+    const ENDS: (f64, f64) = (1.0 / UNIT, (100.0 * UNIT - 1.0) / UNIT);
+    let share = (whole > 0.0).then(|| (part / whole).clamp(0.0, 1.0))?;
+    let percent = (100.0 * UNIT * share).round() / UNIT;
+    Some(if share > 0.0 && share < 1.0 { percent.clamp(ENDS.0, ENDS.1) } else { percent })
 }
 
 /// Formats percent without decimals. A disk that still has space is not called full.
@@ -341,6 +347,24 @@ mod tests {
         assert!(text.ends_with("available, swap 75 % used") && values[2] == ("swap".into(), 75.0), "{text}");
         let turned = Reading { note: "/data".into(), ..Reading::mounts(1) };
         assert_eq!(result(&Sensor::Mounts, &turned).1, "/data turned read-only");
+    }
+
+    #[test]
+    fn percent_has_three_decimals_and_is_whole_only_at_the_ends() {
+        let table = [
+            (1.0, 3.0, 33.333),
+            (2.0, 3.0, 66.667),
+            (0.0, 8e6, 0.0),
+            (1.0, 8e6, 0.001),
+            (8e6 - 1.0, 8e6, 99.999),
+            (8e6, 8e6, 100.0),
+            (-1.0, 8e6, 0.0),
+            (9e6, 8e6, 100.0),
+        ];
+        for (part, whole, expected) in table {
+            assert_eq!(share(part, whole), Some(expected), "{part} of {whole}");
+        }
+        assert_eq!((share(1.0, 0.0), share(0.0, 0.0), share(1.0, f64::NAN)), (None, None, None));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Series as a fleet makes them, one sample a minute, the same in every run.
 //!
-//! The values have the digits that the checks give: microseconds of a round trip, the unrounded share of a disk in
-//! blocks, tenths of a degree.
+//! The values have the digits that the checks give: microseconds of a round trip, thousandths of a percent of a disk,
+//! tenths of a degree.
 
 use std::f64::consts::TAU;
 
@@ -116,7 +116,7 @@ impl Generator {
                 if at.rem_euclid(DAY).div_euclid(MINUTE) == 3 * HOUR / MINUTE {
                     self.level -= BLOCKS * 0.2;
                 }
-                self.level.clamp(0.0, BLOCKS).round() / BLOCKS * 100.0
+                rounded(self.level.clamp(0.0, BLOCKS).round() / BLOCKS * 100.0, 1e3)
             }
             Profile::Temperature => rounded(self.level + 4.0 * day + 0.2 * noise, 10.0),
             Profile::Load => {
