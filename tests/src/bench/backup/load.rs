@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use fleetgate::store::history::Sealable;
 use fleetgate_engine::history::DAY;
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{Outcome, PassiveResult};
@@ -17,7 +18,7 @@ use tokio::task::JoinSet;
 use super::super::history::fleet::Fleet;
 use super::super::history::series::Generator;
 use super::super::program::Program;
-use super::{OLD_HOST, Proof, days, today};
+use super::{OLD_DAYS, OLD_HOST, Proof, today};
 
 /// Time between two additions of blocks during the run, each with a seal.
 const ADDITIONS: Duration = Duration::from_millis(500);
@@ -189,4 +190,9 @@ pub(super) async fn seal(ledger: Arc<Ledger>, program: Arc<Program>) -> anyhow::
         tokio::time::sleep(ADDITIONS).await;
     }
     Ok(())
+}
+
+fn days(series: u32, mut generator: Generator, today: i64) -> Sealable {
+    let points = generator.samples((today - OLD_DAYS) * DAY, today * DAY);
+    Sealable { series, kind: generator.profile.kind(), points }
 }

@@ -6,6 +6,7 @@
 //! first.
 
 mod load;
+mod old;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,21 +15,20 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use fleetgate::backup::room::free_bytes;
 use fleetgate::backup::{self, Order};
 use fleetgate::data_dir::DataDir;
-use fleetgate::store::copy;
-use fleetgate::store::history::Sealable;
+use fleetgate::store::files::HISTORY_FILE;
 use fleetgate_engine::history::{DAY, Point, Second};
 use reqwest::Method;
 use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::history::fleet::Fleet;
-use super::history::series::Generator;
 use super::program::Program;
 use super::report;
 use load::{Acknowledged, Ledger, Logs, host_name, seal, service_name};
+use old::Old;
 
 /// The size of a run.
 #[derive(Clone, Copy, Debug)]
@@ -43,23 +43,24 @@ pub struct Proof {
 
 /// The run shown in `docs/performance.md`.
 const FULL: Proof = Proof { backups: 12, hosts: 50, services: 20, history: 80_000_000 };
-/// One backup of a history of years, under a load as at night.
+/// One backup of a large history.
 const LARGE: Proof = Proof { backups: 1, hosts: 10, services: 10, ..FULL };
-/// Days of each series that exists before the run: less than samples are kept.
+/// Days of each series that exists before the run: fewer than samples are kept.
 const OLD_DAYS: i64 = 28;
 /// The host of the first of these series.
 const OLD_HOST: i64 = 1_000_000;
-/// Series whose size is looked at together.
-const OLD_SERIES: u32 = 20;
 /// The size at which the log of the history counts as held.
-const HELD: &str = "under 64 MB";
+const HELD: u64 = 64_000_000;
+/// The room for what the load adds to each copy of the data.
+const GROWTH: u64 = 200_000_000;
 /// The time in which the load gets going.
 const SETTLED: Duration = Duration::from_secs(2);
 
 /// # Errors
-/// Fails when a backup cannot be made or restored, or lacks something.
+/// Fails when a backup cannot be made or restored or lacks something, when the log of the history is held, or when the disk
+/// has too little room.
 pub fn run() -> anyhow::Result<()> {
-    tokio::runtime::Runtime::new()?.block_on(prove(FULL))
+    run_with(FULL)
 }
 
 /// Runs the same with a history of this many GB.
@@ -67,100 +68,121 @@ pub fn run() -> anyhow::Result<()> {
 /// # Errors
 /// Fails like [`run`].
 pub fn run_large(gigabytes: f64) -> anyhow::Result<()> {
-    let history = (gigabytes * 1e9) as u64;
-    tokio::runtime::Runtime::new()?.block_on(prove(Proof { history, ..LARGE }))
+    run_with(Proof { history: (gigabytes * 1e9) as u64, ..LARGE })
+}
+
+fn run_with(proof: Proof) -> anyhow::Result<()> {
+    must_have_room(&proof)?;
+    tokio::runtime::Runtime::new()?.block_on(prove(proof))
+}
+
+/// While a backup is made, its copy of the history lies beside its archive. While one is restored, all backups are
+/// there.
+fn must_have_room(proof: &Proof) -> anyhow::Result<()> {
+    let folder = std::env::temp_dir();
+    let needed = (proof.history / 10 * 11 + GROWTH) * (proof.backups as u64 + 2);
+    let Some(free) = free_bytes(&folder) else { return Ok(()) };
+    let folder = folder.display();
+    report("room that is needed, and free", &format!("{}, {}", mb(needed), mb(free)), "-");
+    ensure!(needed <= free, "{} are needed in {folder}, and {} are free: set TMPDIR", mb(needed), mb(free));
+    Ok(())
 }
 
 /// # Errors
-/// Fails when a backup cannot be made or restored, or lacks something.
+/// Fails when a backup cannot be made or restored or lacks something, or when the log of the history is held.
 pub async fn prove(proof: Proof) -> anyhow::Result<()> {
-    let program = Arc::new(Program::start().await?);
-    let old = fill(&program, proof.history).await?;
-    let before = std::fs::metadata(program.data().join("history.db"))?.len();
+    let (program, old) = filled(proof.history).await?;
+    let program = Arc::new(program);
     let ledger = Arc::new(Ledger::new(&program, proof).await?);
+    let out = tempfile::tempdir()?;
+    let made = made_under_load(&program, &ledger, out.path()).await?;
+    made.report();
+    for (backup, acknowledged) in &made.backups {
+        is_whole(&program, &ledger, &backup.file, acknowledged, &old).await?;
+        std::fs::remove_file(&backup.file)?;
+    }
+    let whole = format!("{} of {}", made.backups.len(), proof.backups);
+    report("backups that restore with all that was acknowledged", &whole, "all");
+    let log = made.logs[1];
+    ensure!(log < HELD, "the log of history.db grew to {}: a backup held it", mb(log));
+    Arc::into_inner(program).context("the load has ended")?.server.stop().await;
+    Ok(())
+}
+
+/// Starts a program with a history of about this size.
+async fn filled(bytes: u64) -> anyhow::Result<(Program, Old)> {
+    let dir = Program::start().await?.stop().await;
+    let (begun, today) = (Instant::now(), today());
+    let old = Old::fill(dir.path(), bytes, today - OLD_DAYS..today).await?;
+    let took = begun.elapsed().as_secs_f64();
+    let program = Program::start_in(dir).await?;
+    old.are_right(&program).await?;
+    let size = std::fs::metadata(program.data().join(HISTORY_FILE))?.len();
+    report("history before, made in", &format!("{}, {took:.1} s", mb(size)), "-");
+    Ok((program, old))
+}
+
+/// What was made under load, and what it cost.
+struct Made {
+    /// With what was acknowledged when each began.
+    backups: Vec<(backup::Made, Acknowledged)>,
+    longest: Duration,
+    /// Results a second.
+    rate: f64,
+    /// The largest sizes of the write-ahead logs.
+    logs: [u64; 2],
+}
+
+impl Made {
+    fn report(&self) {
+        let size = self.backups.last().map_or(0, |(backup, _)| backup.bytes);
+        report("results a second meanwhile", &format!("{:.0}", self.rate), "-");
+        report("size of the last backup", &mb(size), "-");
+        report("longest time of one", &format!("{:.1} s", self.longest.as_secs_f64()), "-");
+        report("largest log of fleetgate.db", &mb(self.logs[0]), "-");
+        report("largest log of history.db", &mb(self.logs[1]), &format!("under {}", mb(HELD)));
+    }
+}
+
+/// Makes the backups, one after the other. The load ends after the last one.
+async fn made_under_load(program: &Arc<Program>, ledger: &Arc<Ledger>, out: &Path) -> anyhow::Result<Made> {
     let logs = Arc::new(Logs::default());
     let mut load = JoinSet::new();
-    ledger.load(&program, &mut load);
+    ledger.load(program, &mut load);
     load.spawn(seal(ledger.clone(), program.clone()));
     load.spawn(logs.clone().watch(program.data().to_owned(), ledger.clone()));
     tokio::time::sleep(SETTLED).await;
-    let out = tempfile::tempdir()?;
-    let (mut made, mut longest) = (Vec::new(), Duration::ZERO);
+    let (mut backups, mut longest) = (Vec::new(), Duration::ZERO);
     let start = (ledger.taken(), Instant::now());
     logs.reset();
-    for n in 0..proof.backups {
-        let acknowledged = ledger.now(&program).await?;
+    for n in 0..ledger.proof.backups {
+        let acknowledged = ledger.now(program).await?;
         let begun = Instant::now();
         let order = Order {
             data: program.data().to_owned(),
-            target: out.path().join(format!("proof-{n}.tar")),
+            target: out.join(format!("proof-{n}.tar")),
             history: true,
             keep: None,
         };
         let backup = backup::make(&order, Arc::new(|_, _| {})).await?;
         longest = longest.max(begun.elapsed());
-        made.push((backup, acknowledged));
+        backups.push((backup, acknowledged));
     }
     let rate = (ledger.taken() - start.0) as f64 / start.1.elapsed().as_secs_f64();
-    let largest = logs.largest();
+    let logs = logs.largest();
     ledger.stop.store(true, Ordering::Relaxed);
     while let Some(ended) = load.join_next().await {
         ended??;
     }
-    let size = made.last().map_or(0, |(backup, _)| backup.bytes);
-    let mut whole = 0;
-    for (backup, acknowledged) in &made {
-        is_whole(&program, &ledger, &backup.file, acknowledged, old).await?;
-        std::fs::remove_file(&backup.file)?;
-        whole += 1;
-    }
-    report(
-        "backups that restore with all that was acknowledged",
-        &format!("{whole} of {}", proof.backups),
-        "all",
-    );
-    report("  results a second meanwhile", &format!("{rate:.0}"), "-");
-    report("  history before", &mb(before), "-");
-    report("  size of the last one", &mb(size), "-");
-    report("  longest time of one", &format!("{:.1} s", longest.as_secs_f64()), "-");
-    report("  largest log of fleetgate.db", &mb(largest[0]), "-");
-    report("  largest log of history.db", &mb(largest[1]), HELD);
-    Arc::into_inner(program).context("the load has ended")?.server.stop().await;
-    Ok(())
+    Ok(Made { backups, longest, rate, logs })
 }
 
 fn mb(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
-/// Fills the history with days of series of removed hosts. Returns a series from the middle.
-async fn fill(program: &Program, bytes: u64) -> anyhow::Result<u32> {
-    let (store, recorder) = (&program.server.state.store, &program.server.state.history);
-    let (today, file) = (today(), program.data().join("history.db"));
-    let (mut ids, mut host) = (Vec::new(), OLD_HOST);
-    while copy::used_bytes(&file).await? < bytes {
-        let mut fleet = Fleet::new(host, OLD_SERIES);
-        fleet.enrol(recorder, store, today * DAY).await?;
-        for (n, series) in fleet.stored(store).await? {
-            store.put_days(&days(series.id, Generator::new(n), today)).await?;
-            ids.push(series.id);
-        }
-        host += i64::from(fleet.hosts());
-    }
-    ids.get(ids.len() / 2).copied().context("a history of some size")
-}
-
 fn today() -> i64 {
-    now().div_euclid(DAY)
-}
-
-fn now() -> Second {
-    fleetgate::clock::wall().as_millis().div_euclid(1_000)
-}
-
-fn days(series: u32, mut generator: Generator, today: i64) -> Sealable {
-    let points = generator.samples((today - OLD_DAYS) * DAY, today * DAY);
-    Sealable { series, kind: generator.profile.kind(), points }
+    fleetgate::clock::wall().as_millis().div_euclid(1_000).div_euclid(DAY)
 }
 
 /// Restores the backup, starts the gateway and queries it.
@@ -169,7 +191,7 @@ async fn is_whole(
     ledger: &Ledger,
     file: &Path,
     acknowledged: &Acknowledged,
-    old: u32,
+    old: &Old,
 ) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     backup::restore(file, &DataDir::open(dir.path())?, Arc::new(|_, _| {})).await?;
@@ -186,7 +208,7 @@ async fn is_whole(
     ensure!(acknowledged.notes <= note, "note {note} of {}", acknowledged.notes);
     ensure!(restored.server.state.store.last_event().await? >= acknowledged.last_event, "events are missing");
     samples_are_there(original, &restored, ledger, acknowledged).await?;
-    ensure!(samples(original, old).await? == samples(&restored, old).await?, "old samples differ");
+    old.are_same(original, &restored).await?;
     restored.server.stop().await;
     Ok(())
 }
