@@ -6,6 +6,7 @@
 
 pub mod attacker;
 pub mod bench;
+pub mod blocks;
 pub mod device;
 pub mod dice;
 pub mod faults;

@@ -11,7 +11,7 @@ pub mod erased_ids;
 mod make;
 pub mod names;
 mod restore;
-mod room;
+pub mod room;
 #[cfg(test)]
 mod tests;
 

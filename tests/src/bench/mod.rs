@@ -7,6 +7,8 @@
 pub mod backup;
 pub mod checks;
 pub mod cipher;
+pub mod demo;
+mod demo_process;
 pub mod downtimes;
 pub mod forwarding;
 pub mod handshake;

@@ -4,16 +4,13 @@
 //! with written data to 16 MiB each, and 2 MiB for each reader. The growth of the second half is
 //! the one that counts. A higher rate shows in one hour what a low rate shows in many.
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::demo_process::Demo;
 use super::report;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -25,71 +22,33 @@ const HOST: &str = "cam-01";
 const SERVICE: &str = "soak";
 const MIB: f64 = 1024.0 * 1024.0;
 
-/// The demo process; dropping it ends the process.
-struct Demo {
-    child: Child,
-    http: reqwest::Client,
-    dir: tempfile::TempDir,
+/// Starts the demo with a service that takes results.
+async fn started() -> anyhow::Result<Demo> {
+    let demo = Demo::start().await?;
+    let check = json!({ "check": { "type": "passive" } });
+    demo.call(Method::PUT, &format!("hosts/{HOST}/services/{SERVICE}"), &check).await?;
+    Ok(demo)
 }
 
-impl Drop for Demo {
-    fn drop(&mut self) {
-        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
-        let _ = self.child.wait();
-    }
+/// Returns the resident bytes.
+fn resident(demo: &Demo) -> anyhow::Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", demo.id()))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("a resident size")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? * 1024.0)
 }
 
-impl Demo {
-    /// Starts the program that was built next to this one.
-    async fn start() -> anyhow::Result<Demo> {
-        let program = std::env::current_exe()?.with_file_name("fleetgate");
-        let dir = tempfile::tempdir()?;
-        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o700))?;
-        let mut command = Command::new(&program);
-        command.args(["demo", "--data"]).arg(dir.path()).stdout(Stdio::null());
-        let child = command
-            .spawn()
-            .with_context(|| format!("{}: build it with `cargo build --release`", program.display()))?;
-        let http = reqwest::Client::builder().unix_socket(dir.path().join("fleetgate.sock")).build()?;
-        let demo = Demo { child, http, dir };
-        let begin = Instant::now();
-        while demo.call(Method::GET, &format!("hosts/{HOST}"), &Value::Null).await.is_err() {
-            ensure!(begin.elapsed() < MINUTE, "the demo does not start in {}", demo.dir.path().display());
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-        let check = json!({ "check": { "type": "passive" } });
-        demo.call(Method::PUT, &format!("hosts/{HOST}/services/{SERVICE}"), &check).await?;
-        Ok(demo)
+/// Sends results for this long; returns how many were accepted.
+async fn send_for(demo: &Demo, time: Duration, rate: u32, mut sent: u64) -> anyhow::Result<u64> {
+    let mut tick = tokio::time::interval(TICK);
+    let (end, share) = (Instant::now() + time, u64::from(rate) * TICK.as_millis() as u64 / 1_000);
+    while Instant::now() < end {
+        tick.tick().await;
+        let result = |n: u64| json!({ "host": HOST, "service": SERVICE, "exit_status": 0, "output": format!("fine | count={n}") });
+        let results: Vec<Value> = (sent..sent + share).map(result).collect();
+        demo.call(Method::POST, "results", &json!({ "results": results })).await?;
+        sent += share;
     }
-
-    async fn call(&self, method: Method, path: &str, body: &Value) -> anyhow::Result<()> {
-        let request = self.http.request(method, format!("http://localhost/api/v1/{path}"));
-        let answer = if body.is_null() { request } else { request.json(body) }.send().await?;
-        ensure!(answer.status().is_success(), "{path}: {}: {}", answer.status(), answer.text().await?);
-        Ok(())
-    }
-
-    /// Returns the resident bytes.
-    fn resident(&self) -> anyhow::Result<f64> {
-        let status =
-            std::fs::read_to_string(Path::new("/proc").join(self.child.id().to_string()).join("status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("a resident size")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? * 1024.0)
-    }
-
-    /// Sends results for this long; returns how many were accepted.
-    async fn send_for(&self, time: Duration, rate: u32, mut sent: u64) -> anyhow::Result<u64> {
-        let mut tick = tokio::time::interval(TICK);
-        let (end, share) = (Instant::now() + time, u64::from(rate) * TICK.as_millis() as u64 / 1_000);
-        while Instant::now() < end {
-            tick.tick().await;
-            let result = |n: u64| json!({ "host": HOST, "service": SERVICE, "exit_status": 0, "output": format!("fine | count={n}") });
-            let results: Vec<Value> = (sent..sent + share).map(result).collect();
-            self.call(Method::POST, "results", &json!({ "results": results })).await?;
-            sent += share;
-        }
-        Ok(sent)
-    }
+    Ok(sent)
 }
 
 /// # Errors
@@ -97,16 +56,15 @@ impl Demo {
 pub fn run(minutes: usize, rate: u32) -> anyhow::Result<()> {
     ensure!(minutes >= 4, "4 minutes at least: the first half fills caches");
     ensure!((10..=10_000).contains(&rate), "10 to 10,000 results a second");
-    let _ = rustls::crypto::ring::default_provider().install_default();
     tokio::runtime::Runtime::new()?.block_on(measure(minutes, rate))
 }
 
 async fn measure(minutes: usize, rate: u32) -> anyhow::Result<()> {
-    let demo = Demo::start().await?;
-    let (mut sizes, mut sent) = (vec![demo.resident()?], 0);
+    let demo = started().await?;
+    let (mut sizes, mut sent) = (vec![resident(&demo)?], 0);
     for minute in 1..=minutes {
-        sent = demo.send_for(MINUTE, rate, sent).await?;
-        sizes.push(demo.resident()?);
+        sent = send_for(&demo, MINUTE, rate, sent).await?;
+        sizes.push(resident(&demo)?);
         println!("minute {minute:>4}: {:>6.1} MiB resident, {sent} results", sizes[minute] / MIB);
     }
     let half = &sizes[minutes / 2..];

@@ -3,14 +3,15 @@
 //! `cargo run --release -p fleetgate-tests --bin bench` runs all benchmarks; a name selects one.
 //! `bench backup --history-gb N` makes one backup of a history of N GB. `bench reading --events N`
 //! reads with a log of N events. `bench soak MINUTES [--rate N]` watches the memory of the demo
-//! while it receives N results a second. `bench history [--series N] [--years Y]` records N series, some of them for Y
+//! while it receives N results a second. `bench demo [--runs N]` says how soon the past of the demo can be read.
+//! `bench history [--series N] [--years Y]` records N series, some of them for Y
 //! years. `bench forwarding` compares this program with other hubs; it needs root,
 //! and takes `--hub`, `--rounds` and `--flood`.
 
 use anyhow::bail;
 use fleetgate_tests::bench::{
-    Counting, backup, checks, cipher, downtimes, forwarding, handshake, history, idle, keys, memory, peers,
-    reading, results, retention, senders, soak,
+    Counting, backup, checks, cipher, demo, downtimes, forwarding, handshake, history, idle, keys, memory,
+    peers, reading, results, retention, senders, soak,
 };
 
 #[global_allocator]
@@ -54,6 +55,8 @@ fn main() -> anyhow::Result<()> {
         return reading::run_with(events.parse()?);
     }
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["demo"] => return demo::run(demo::RUNS),
+        ["demo", "--runs", runs] => return demo::run(runs.parse()?),
         ["soak", minutes] => return soak::run(minutes.parse()?, soak::RATE),
         ["soak", minutes, "--rate", rate] => return soak::run(minutes.parse()?, rate.parse()?),
         _ => {}

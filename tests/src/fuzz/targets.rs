@@ -20,6 +20,7 @@ use fleetgate_probes::plugin::{Ending, PluginResult};
 use fleetgate_probes::{packet, perfdata, sensors};
 
 use crate::attacker::{hash, mac};
+use crate::blocks::sign;
 
 pub type Target = (&'static str, fn(&[u8]) -> String);
 
@@ -151,10 +152,7 @@ const BLOCK_KEY: i64 = block::key(BLOCK_HOUR, 7);
 /// it.
 fn block(input: &[u8]) -> String {
     let mut data = input.to_vec();
-    if let Some((head, columns)) = input.split_first_chunk::<10>() {
-        let covered = [&head[..6], &BLOCK_KEY.to_le_bytes(), columns].concat();
-        data[6..10].copy_from_slice(&crc32fast::hash(&covered).to_le_bytes());
-    }
+    sign(&mut data, BLOCK_KEY);
     let read_raw = |data: &[u8]| block::decode_raw(BLOCK_KEY, BLOCK_START, data);
     let points = read_raw(&data);
     if let Ok(points) = &points {

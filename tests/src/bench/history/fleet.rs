@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use fleetgate::history::Recorder;
 use fleetgate::store::Store;
-use fleetgate::store::history::{Series, redo, series};
+use fleetgate::store::history::{Series, SeriesCache, redo, series};
 use fleetgate_engine::history::Second;
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::Sample;
@@ -69,6 +69,22 @@ impl Fleet {
     pub async fn enrol(&mut self, recorder: &Recorder, store: &Store, at: Second) -> anyhow::Result<()> {
         let (results, _) = self.results(0..self.hosts(), at);
         commit(recorder, store, &results).await
+    }
+
+    /// Makes the series of the fleet in a store that no program uses, without a sample. Returns their ids, in the order of
+    /// the fleet.
+    ///
+    /// # Errors
+    /// Fails when the database refuses the write.
+    pub async fn register(&mut self, store: &Store, at: Second) -> anyhow::Result<Vec<u32>> {
+        let (results, _) = self.results(0..self.hosts(), at);
+        let mut tx = store.begin().await?;
+        let ever = Wall::from_millis(0);
+        let numbered = series::number(&mut tx, &mut SeriesCache::default(), &results, ever).await?;
+        tx.commit().await?;
+        let ids: Vec<u32> = numbered.samples.into_iter().map(|(id, _)| id).collect();
+        ensure!(ids.len() as u64 == self.series(), "only {} series were made", ids.len());
+        Ok(ids)
     }
 
     /// Returns the stored series by their number in the fleet.

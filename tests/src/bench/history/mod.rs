@@ -9,7 +9,7 @@ mod load;
 mod rrd;
 pub(super) mod series;
 mod spent;
-mod tiers;
+pub(super) mod tiers;
 mod victoria;
 
 use std::time::Duration;

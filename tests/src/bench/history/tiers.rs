@@ -82,26 +82,45 @@ fn report_rrd(found: Option<Rrd>, ours: u64) {
 /// # Errors
 /// Fails when the database refuses a write.
 pub async fn fill(store: &Store, ids: &[u32], days: Range<i64>) -> anyhow::Result<()> {
-    let mut series: Vec<(u32, Generator)> =
-        ids.iter().enumerate().map(|(n, id)| (*id, Generator::new(n as u32))).collect();
-    let (first, last) = (ids.iter().min(), ids.iter().max());
-    let (Some(first), Some(last)) = (first, last) else { return Ok(()) };
-    let mut day = days.start;
-    while day < days.end - 1 {
-        let period = day.div_euclid(PERIOD);
-        let end = ((period + 1) * PERIOD).min(days.end - 1);
-        for (id, generator) in &mut series {
-            store.put_days(&part(*id, generator, day * DAY..end * DAY)).await?;
-        }
-        if end == (period + 1) * PERIOD {
-            store.merge_step(period, *first, *last).await?;
-        }
-        expire(store, end).await?;
-        day = end;
-    }
+    let mut series = generators(ids);
+    fill_days(store, &mut series, days.start..days.end - 1).await?;
     for hour in (days.end - 1) * DAY / HOUR..days.end * DAY / HOUR {
         let sealed = series.iter_mut().map(|(id, g)| part(*id, g, hour * HOUR..(hour + 1) * HOUR));
         store.seal_step(&sealed.collect::<Vec<_>>()).await?;
+    }
+    Ok(())
+}
+
+/// Returns what makes the samples of these series, each with its id.
+pub fn generators(ids: &[u32]) -> Vec<(u32, Generator)> {
+    ids.iter().enumerate().map(|(n, id)| (*id, Generator::new(n as u32))).collect()
+}
+
+/// Fills the tiers of these series with days that are over. Periods that are over as well are merged, and what is too old
+/// is removed.
+///
+/// # Errors
+/// Fails when the database refuses a write.
+pub async fn fill_days(
+    store: &Store,
+    series: &mut [(u32, Generator)],
+    days: Range<i64>,
+) -> anyhow::Result<()> {
+    let first = series.iter().map(|(id, _)| *id).min();
+    let last = series.iter().map(|(id, _)| *id).max();
+    let (Some(first), Some(last)) = (first, last) else { return Ok(()) };
+    let mut day = days.start;
+    while day < days.end {
+        let period = day.div_euclid(PERIOD);
+        let end = ((period + 1) * PERIOD).min(days.end);
+        for (id, generator) in series.iter_mut() {
+            store.put_days(&part(*id, generator, day * DAY..end * DAY)).await?;
+        }
+        if end == (period + 1) * PERIOD {
+            store.merge_step(period, first, last).await?;
+        }
+        expire(store, end).await?;
+        day = end;
     }
     Ok(())
 }
