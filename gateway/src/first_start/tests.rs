@@ -300,6 +300,18 @@ async fn begins_anew(dir: &Path, harm: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_history_that_was_not_made_yet_when_the_gateway_was_killed_is_not_damaged() {
+    let dir = gateway().await;
+    let history = dir.path().join(HISTORY_FILE);
+    fs::write(&history, "").unwrap();
+    fs::write(files::beside(&history, "-journal"), [0_u8; 512]).unwrap();
+    let server = start(dir.path(), &|_| Ok(())).await.unwrap();
+    assert!(!server.state.store.history.was_set_aside());
+    assert!(server.state.store.raw(1, 0, 1).await.is_ok());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_history_that_is_removed_or_of_a_newer_version_is_not_damaged() {
     let dir = gateway().await;
     fs::remove_file(dir.path().join(HISTORY_FILE)).unwrap();

@@ -248,7 +248,7 @@ async fn killed_at(at: At) -> usize {
 
 #[tokio::test]
 async fn a_kill_at_any_step_loses_nothing_acknowledged_and_keeps_nothing_twice() {
-    // A conversion is killed in the tests of the store.
+    // A conversion is killed in `tests/tests/sim/kills`.
     for at in At::ALL.into_iter().filter(|at| *at != At::ConvertStep) {
         let kills = killed_at(at).await;
         assert!(kills > 0, "no schedule was killed at {at:?}");

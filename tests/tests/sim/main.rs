@@ -7,6 +7,7 @@ mod backups;
 mod dashboard_build;
 mod endless;
 mod fuzz;
+mod kills;
 mod layers;
 mod monitor;
 mod notify;

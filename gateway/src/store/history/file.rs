@@ -246,11 +246,16 @@ async fn opened(file: &Path, may_be_empty: bool) -> Result<Pools, NotOpened> {
 fn look_at(file: &Path, may_be_empty: bool) -> Result<(), NotOpened> {
     match std::fs::symlink_metadata(file) {
         Ok(found) if found.is_dir() => Err(NotOpened::Useless("it is a directory".to_owned())),
-        Ok(found) if found.len() == 0 && !may_be_empty => {
+        Ok(found) if found.len() == 0 && !may_be_empty && !is_half_made(file) => {
             Err(NotOpened::Useless("it has 0 bytes".to_owned()))
         }
         _ => Ok(()),
     }
+}
+
+/// Whether a kill ended the start that was making this file. Only its first page is written with a rollback journal.
+fn is_half_made(file: &Path) -> bool {
+    std::fs::symlink_metadata(files::beside(file, "-journal")).is_ok()
 }
 
 /// A full or busy disk proves nothing about the file. Any other error means that the file is
