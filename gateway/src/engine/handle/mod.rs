@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::definitions::{Definition, Definitions};
 use crate::engine::live_state::{Change, LiveState};
 use crate::engine::questions::Questions;
+use crate::engine::rental_times::RentalTimes;
 use crate::store::TimingDefaults;
 use crate::store::policy::{self, PolicyRows};
 use crate::store::rentals::handovers;
@@ -85,6 +86,7 @@ struct Inner {
     /// The clock was set or accepted, and not every grant that is open by it was loaded since.
     lacks_grants: AtomicBool,
     clock_accepted: Notify,
+    rental_times: RentalTimes,
     #[cfg(test)]
     failures: Mutex<std::ops::Range<usize>>,
 }
@@ -116,6 +118,7 @@ impl Handle {
             unreadable: Mutex::default(),
             lacks_grants: AtomicBool::new(false),
             clock_accepted: Notify::new(),
+            rental_times: RentalTimes::default(),
             #[cfg(test)]
             failures: Mutex::default(),
         }))
@@ -149,7 +152,8 @@ impl Handle {
 
     /// Lets grants with a window pass again: an admin says that the clock is right.
     pub async fn accept_clock(&self) {
-        self.tunnel(Command::Policy(vec![PolicyChange::AcceptClock])).await;
+        self.send_policy(vec![PolicyChange::AcceptClock]).await;
+        self.monitor(MonitorInput::AcceptClock).await;
         self.reload_grants().await;
         self.0.clock_accepted.notify_one();
     }
@@ -328,7 +332,7 @@ impl Handle {
         drop(conn);
         self.note_unreadable(&rows, &read.unreadable);
         if !read.changes.is_empty() {
-            self.tunnel(Command::Policy(read.changes)).await;
+            self.send_policy(read.changes).await;
         }
         // Of other rentals that were read too the monitor may not have heard.
         self.behind().policy.remove(asked);
@@ -527,6 +531,16 @@ impl Handle {
     /// Makes the monitor's thread run one round. Never waits: a full queue wakes the thread too.
     pub fn nudge(&self) {
         let _ = self.0.monitor.try_send(MonitorInput::Timeout);
+    }
+
+    /// The times of rentals by both clocks.
+    pub fn rental_times(&self) -> &RentalTimes {
+        &self.0.rental_times
+    }
+
+    async fn send_policy(&self, changes: Vec<PolicyChange>) {
+        self.0.rental_times.note(&changes, crate::clock::now());
+        self.tunnel(Command::Policy(changes)).await;
     }
 
     /// Whether both engine threads still receive.
