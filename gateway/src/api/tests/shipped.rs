@@ -172,6 +172,7 @@ async fn a_device_that_is_away_is_not_free_and_keeps_the_next_gate_shut() {
         (&first["id"], &next["id"]),
         "{overdue}"
     );
+    assert_eq!(events(&api, &next).await.last().map(String::as_str), Some("device_overdue"), "it is warned");
     let begun = "update rentals set from_at = 1000, prepared_from = 1000
                  where id <> (select min(id) from rentals)";
     run(&api.state.store, begun, &[]).await;
