@@ -106,11 +106,8 @@ impl KnownTimes {
 
     /// Notes the end of a rental and the blocks within it. A time that is known stays where it was on the boot-time clock.
     pub fn put(&mut self, rental: RentalId, until: Option<Wall>, blocks: &[Block], now: Now) {
-        let known = self.rentals.get(&rental).and_then(|known| known.end);
-        let end = match known.filter(|end| end.until == until) {
-            Some(end) => Some(end),
-            None => until.map(|until| self.trust.load(None, Some(until), now)),
-        };
+        let known = self.rentals.get(&rental).and_then(|known| known.end).filter(|end| end.until == until);
+        let end = known.or_else(|| until.map(|until| self.trust.load(None, Some(until), now)));
         let begins = self.begins_of(rental, blocks, now);
         self.rentals.insert(rental, Known { end, begins });
     }
