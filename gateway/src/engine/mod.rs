@@ -5,4 +5,5 @@ pub(crate) mod definitions;
 pub mod handle;
 pub mod live_state;
 pub mod questions;
+pub mod rental_times;
 pub mod unknown_keys;

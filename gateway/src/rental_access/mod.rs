@@ -149,8 +149,9 @@ impl<R: Runner> Driver<R> {
                 continue;
             }
             let rented = rentals.get(&device.id).map(Vec::as_slice).unwrap_or_default();
-            let action =
-                next_action(&device.state, rented, now.wall).or_else(|| self.question(&device, now.mono));
+            let times = self.parts.handle.rental_times();
+            let action = times.decide(now, |known| next_action(&device.state, rented, known, now));
+            let action = action.or_else(|| self.question(&device, now.mono));
             let Some(action) = action.filter(|action| !is_doubted || takes_away(action)) else {
                 self.attempts.remove(&device.id);
                 continue;

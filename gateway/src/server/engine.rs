@@ -216,6 +216,9 @@ impl<'a> Engine<'a> {
         // Before the first result: without its forecast, a limit on it would be over.
         let forecasts = forecasts::all(&mut *self.store.reader().await?).await?;
         monitor.handle(MonitorInput::Forecasts(forecasts), clock::now());
+        if let Some(floor) = settings::clock_floor(&mut *self.store.reader().await?).await?.at() {
+            monitor.handle(MonitorInput::ClockFloor(floor), clock::now());
+        }
         for handover in handovers::open(&mut *self.store.reader().await?, clock::wall()).await? {
             monitor.handle(MonitorInput::Handover(Box::new(handover)), clock::now());
         }
@@ -243,6 +246,7 @@ impl<'a> Engine<'a> {
         drop(conn);
         self.handle.note_unreadable(&PolicyRows::default(), &read.unreadable);
         policy.extend(read.changes);
+        self.handle.rental_times().note(&policy, clock::now());
         tunnel.handle(Input::Command(Command::Policy(policy)), clock::now());
         Ok(tunnel)
     }

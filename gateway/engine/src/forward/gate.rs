@@ -1,42 +1,30 @@
 //! The reasons that keep a grant shut within its window: the device of a rental is not handed over, or it is blocked.
 //!
-//! Both are judged elsewhere. Here they are data, as the window is: a block begins and ends without a message. It begins as
-//! a window ends: by either clock, so that no step of the wall clock delays it.
+//! Both are judged elsewhere. Here they are data, as the window is: a block begins and ends without a message.
 
-use std::collections::BTreeSet;
-use std::ops::Bound::{Excluded, Unbounded};
-
+use super::blocks;
 use super::window::{Shut, Span, Trust, Window};
-use crate::id::GrantId;
 use crate::messages::Gate;
-use crate::time::{Mono, Now, Wall};
-
-/// Returns the begins of the blocks of a gate, in their order. One of the `known` stays where it was on the boot-time
-/// clock.
-pub fn begins(trust: &Trust, gate: &Gate, known: &[Window], now: Now) -> Vec<Window> {
-    let begin = |from: Wall| {
-        let same = known.iter().find(|begin| begin.until == Some(from));
-        same.copied().unwrap_or_else(|| trust.load(None, Some(from), now))
-    };
-    gate.blocks.iter().map(|(from, _)| begin(*from)).collect()
-}
+use crate::time::{Now, Wall};
 
 /// Returns the time around `now` in which the gate is open. `begins`: of its blocks. `known`: when the device was handed
 /// over during this run.
 ///
 /// # Errors
 /// Fails with the reason for which the gate is shut.
-pub fn pass(gate: &Gate, begins: &[Window], known: Option<Wall>, now: Now) -> Result<Span, Shut> {
-    let mut blocks = gate.blocks.iter().zip(begins);
-    blocks.try_fold(handed_over(gate, known, now.wall)?, |span, (&(from, until), begin)| match () {
-        () if until <= now.wall => Ok(Span { from: span.from.max(until), ..span }),
-        () if from <= now.wall || begin.end <= now.mono => Err(Shut::Blocked),
-        () => Ok(Span { until: span.until.min(from), end: span.end.min(begin.end), ..span }),
-    })
-}
-
-pub fn is_blocked(gate: &Gate, at: Wall) -> bool {
-    gate.blocks.iter().any(|(from, until)| (*from..*until).contains(&at))
+pub fn pass(
+    trust: &Trust,
+    gate: &Gate,
+    begins: &[Window],
+    known: Option<Wall>,
+    now: Now,
+) -> Result<Span, Shut> {
+    if blocks::goes_on(trust, &gate.blocks, now.mono) {
+        return Err(Shut::Blocked);
+    }
+    let handed_over = handed_over(gate, known, now.wall)?;
+    let free = blocks::free(trust, &gate.blocks, begins, now).ok_or(Shut::Blocked)?;
+    Ok(handed_over.and(free))
 }
 
 /// Returns since when the device is handed over. The store may not have it yet. What is to come was handed over by a
@@ -50,80 +38,11 @@ fn handed_over(gate: &Gate, known: Option<Wall>, now: Wall) -> Result<Span, Shut
     }
 }
 
-/// The moments at which blocks begin, on both clocks. The flows of the grant are looked at then.
-#[derive(Default)]
-pub struct BlockBegins {
-    by_wall: InOrder<Wall>,
-    by_boot: InOrder<Mono>,
-}
-
-impl BlockBegins {
-    pub fn add(&mut self, id: GrantId, begins: &[Window]) {
-        self.by_wall.all.extend(begins.iter().filter_map(|begin| begin.until).map(|from| (from, id)));
-        self.by_boot.all.extend(begins.iter().map(|begin| (begin.end, id)));
-    }
-
-    pub fn remove(&mut self, id: GrantId, begins: &[Window]) {
-        for begin in begins {
-            self.by_boot.all.remove(&(begin.end, id));
-            if let Some(from) = begin.until {
-                self.by_wall.all.remove(&(from, id));
-            }
-        }
-    }
-
-    /// Each of them may come again, because the clock was set.
-    pub fn rewind(&mut self) {
-        self.by_wall.taken = None;
-        self.by_boot.taken = None;
-    }
-
-    /// Takes the next one that has come.
-    pub fn take(&mut self, now: Now) -> Option<GrantId> {
-        self.by_wall.take(now.wall).or_else(|| self.by_boot.take(now.mono))
-    }
-
-    /// Returns when the next one comes, as the clocks run now.
-    pub fn next(&self, now: Now) -> Option<Mono> {
-        let by_wall = self.by_wall.next().map(|at| now.mono + at.since(now.wall));
-        [by_wall, self.by_boot.next()].into_iter().flatten().min()
-    }
-
-    #[cfg(test)]
-    pub fn is_empty(&self) -> bool {
-        self.by_wall.all.is_empty() && self.by_boot.all.is_empty()
-    }
-}
-
-/// The moments on one clock.
-#[derive(Default)]
-struct InOrder<T> {
-    all: BTreeSet<(T, GrantId)>,
-    /// The last one that was taken.
-    taken: Option<(T, GrantId)>,
-}
-
-impl<T: Copy + Ord> InOrder<T> {
-    fn take(&mut self, now: T) -> Option<GrantId> {
-        let next = self.first().filter(|(at, _)| *at <= now)?;
-        self.taken = Some(next);
-        Some(next.1)
-    }
-
-    fn next(&self) -> Option<T> {
-        self.first().map(|(at, _)| at)
-    }
-
-    fn first(&self) -> Option<(T, GrantId)> {
-        let after = self.taken.map_or(Unbounded, Excluded);
-        self.all.range((after, Unbounded)).next().copied()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::blocks::begins;
     use super::*;
-    use crate::id::Id;
+    use crate::time::Mono;
 
     fn at(second: i64) -> Wall {
         Wall::from_millis(second * 1_000)
@@ -136,7 +55,8 @@ mod tests {
 
     /// What a gate that was loaded at zero lets pass.
     fn passed(gate: &Gate, known: Option<Wall>, now: Now) -> Result<Span, Shut> {
-        pass(gate, &begins(&Trust::default(), gate, &[], self::now(0)), known, now)
+        let trust = Trust::default();
+        pass(&trust, gate, &begins(&trust, &gate.blocks, &[], self::now(0)), known, now)
     }
 
     #[test]
@@ -162,18 +82,13 @@ mod tests {
         assert_eq!(passed(&gate, None, shown(25, 19)), Err(Shut::Blocked));
         assert!(passed(&gate, None, shown(26, 20)).is_ok());
         assert_eq!(passed(&gate, None, shown(5, 10)), Err(Shut::Blocked), "it was set ahead");
-        let known = begins(&Trust::default(), &gate, &[], now(0));
-        let longer = Gate { blocks: vec![(at(10), at(90)), (at(60), at(70))], ..Gate::default() };
-        let ends: Vec<Mono> =
-            begins(&Trust::default(), &longer, &known, shown(9, 3)).iter().map(|b| b.end).collect();
-        assert_eq!(ends, [Mono::from_secs(10), Mono::from_secs(66)], "the first one stays where it was");
     }
 
     #[test]
     fn a_handover_in_a_block_that_began_by_one_clock_opens_nothing_before_its_end() {
         let gate = Gate { awaits_handover: true, blocks: vec![(at(10), at(20))], ..Gate::default() };
         let shown = |mono, wall| Now { mono: Mono::from_secs(mono), wall: at(wall) };
-        // The clock was set back from 11 to 5, and the monitor goes by the clock that is shown.
+        // By hand, after the clock was set back from 11 to 5.
         let handed_over = Some(at(5));
         assert_eq!(passed(&gate, handed_over, shown(11, 5)), Err(Shut::Blocked));
         assert_eq!(passed(&gate, handed_over, shown(25, 19)), Err(Shut::Blocked));
@@ -194,32 +109,5 @@ mod tests {
         let awaited = Gate { awaits_handover: true, ..Gate::default() };
         assert_eq!(passed(&awaited, Some(at(30)), now(29)), Err(Shut::Delayed));
         assert_eq!(passed(&awaited, Some(at(30)), now(30)), since(30));
-    }
-
-    #[test]
-    fn each_begin_is_taken_once_of_each_clock_until_the_wall_clock_is_set() {
-        let (one, other) = (Id::from_i64(1), Id::from_i64(2));
-        let begin = |from: i64, end| Window {
-            from: None,
-            until: Some(at(from)),
-            end: Mono::from_secs(end),
-            provisional: false,
-        };
-        let mut begins = BlockBegins::default();
-        begins.add(other, &[begin(10, 500)]);
-        begins.add(one, &[begin(10, 100), begin(30, 500)]);
-        let shown = |mono, wall| Now { mono: Mono::from_secs(mono), wall: at(wall) };
-        assert_eq!((begins.take(shown(9, 9)), begins.next(shown(9, 9))), (None, Some(Mono::from_secs(10))));
-        assert_eq!([(); 3].map(|()| begins.take(shown(10, 10))), [Some(one), Some(other), None]);
-        assert_eq!(begins.next(shown(10, 10)), Some(Mono::from_secs(30)));
-        begins.rewind();
-        assert_eq!(begins.next(shown(99, 0)), Some(Mono::from_secs(100)), "the clock was set back");
-        assert_eq!([(); 2].map(|()| begins.take(shown(100, 1))), [Some(one), None]);
-        begins.remove(one, &[begin(10, 100), begin(30, 500)]);
-        assert_eq!([(); 2].map(|()| begins.take(shown(130, 31))), [Some(other), None]);
-        assert_eq!([(); 2].map(|()| begins.take(shown(500, 401))), [Some(other), None]);
-        assert_eq!(begins.next(shown(500, 401)), None);
-        begins.remove(other, &[begin(10, 500)]);
-        assert!(begins.is_empty());
     }
 }

@@ -1,7 +1,8 @@
 //! A grant that has not ended: its window, the blocks of its device, and its handover, by both clocks.
 
+use super::blocks;
 use super::gate;
-use super::window::{Shut, Span, Trust, Window};
+use super::window::{Moves, Shut, Span, Trust, Window};
 use crate::id::HostId;
 use crate::messages::GrantSpec;
 use crate::time::{Now, Wall};
@@ -20,14 +21,7 @@ impl Grant {
     pub fn open(&self, trust: &Trust, device: HostId, now: Now) -> Result<Span, Shut> {
         let window = trust.open(&self.window, now);
         let known = self.handed_over.filter(|(handed_over, _)| *handed_over == device).map(|(_, at)| at);
-        // A block that had begun goes on while the clock is doubted.
-        let was_blocked =
-            trust.before_doubt(now.mono).is_some_and(|at| gate::is_blocked(&self.spec.gate, at));
-        let gate = if was_blocked {
-            Err(Shut::Blocked)
-        } else {
-            gate::pass(&self.spec.gate, &self.begins, known, now)
-        };
+        let gate = gate::pass(trust, &self.spec.gate, &self.begins, known, now);
         let is_stored = self.spec.gate.handed_over_at.is_some();
         match (window, gate) {
             // The clock was set back over the handover. The flows wait, as those of other grants do.
@@ -40,7 +34,7 @@ impl Grant {
     /// Computes its times anew, by a clock that is right.
     pub fn load(&mut self, trust: &Trust, now: Now) {
         self.window = trust.load(self.spec.from, self.spec.until, now);
-        self.begins = gate::begins(trust, &self.spec.gate, &[], now);
+        self.begins = blocks::begins(trust, &self.spec.gate.blocks, &[], now);
     }
 
     /// Its times on the boot-time clock.
@@ -52,14 +46,13 @@ impl Grant {
         self.times().for_each(|time| time.provisional = true);
     }
 
-    /// Whether the clock that is believed moves one of its times. `all`: also those that are not provisional.
-    pub fn may_move(&self, all: bool) -> bool {
-        let moves = |time: &Window| time.until.is_some() && (all || time.provisional);
-        moves(&self.window) || self.begins.iter().any(moves)
+    /// Whether the clock that is believed moves one of its times.
+    pub fn may_move(&self, moves: Moves) -> bool {
+        moves.includes(&self.window) || self.begins.iter().any(|begin| moves.includes(begin))
     }
 
-    pub fn believe(&mut self, trust: &Trust, all: bool, now: Now) {
-        for time in self.times().filter(|time| all || time.provisional) {
+    pub fn believe(&mut self, trust: &Trust, moves: Moves, now: Now) {
+        for time in self.times().filter(|time| moves.includes(time)) {
             *time = trust.believe(*time, now);
         }
     }

@@ -11,6 +11,7 @@
 mod admit;
 #[cfg(any(test, feature = "sim"))]
 pub mod bench;
+mod blocks;
 mod checksum;
 mod ended;
 mod explain;
@@ -53,6 +54,7 @@ use reject::{IcmpError, Reset};
 use tcp_state::Direction;
 use work::Budget;
 
+pub use blocks::{Block, KnownTimes};
 pub use explain::Ends;
 pub use flows::{FlowId, Limits};
 pub use peers::Forwarded;

@@ -7,14 +7,14 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
+use super::blocks::{self, BlockBegins};
 use super::ended::Ended;
-use super::gate::{self, BlockBegins};
 use super::grant::Grant;
 use super::grant_index::GrantIndex;
 use super::headers::{Bits, address, bits};
 use super::lists::List;
 use super::names::Names;
-use super::window::{Shut, Span, Trust, Window};
+use super::window::{Moves, Shut, Span, Trust, Window};
 use crate::id::{CustomerId, GrantId, HostId, PeerId};
 use crate::messages::{
     GrantProtocol, GrantSource, GrantSpec, GrantTarget, HandedOver, PolicyChange, SourceOwner, SourceSpec,
@@ -109,8 +109,6 @@ pub struct Policy {
     index: GrantIndex,
     pub(super) ended: Ended,
     trust: Trust,
-    /// Some ends may be provisional although no clock is doubted, because the clock is behind.
-    waits: bool,
     /// The ends that are not final, on both clocks.
     ends: InOrder<Mono>,
     untils: InOrder<Wall>,
@@ -302,7 +300,8 @@ impl Policy {
         if self.grants.get(&id).is_some_and(|before| before.spec == spec) {
             return None;
         }
-        if self.ended.renew(&spec, |known| gate::begins(&self.trust, &spec.gate, known, now)) {
+        let fresh_begins = |known: &[Window]| blocks::begins(&self.trust, &spec.gate.blocks, known, now);
+        if self.ended.renew(&spec, fresh_begins) {
             return None;
         }
         let fresh = self.trust.load(spec.from, spec.until, now);
@@ -311,7 +310,7 @@ impl Policy {
         let known = self.grants.get(&id).or_else(|| self.ended.get(id));
         let handed_over = known.and_then(|grant| grant.handed_over);
         let begins = known.map(|grant| grant.begins.as_slice()).unwrap_or_default();
-        let begins = gate::begins(&self.trust, &spec.gate, begins, now);
+        let begins = fresh_begins(begins);
         // An end that stays where it was keeps its place on the boot-time clock, whatever the wall
         // clock shows now. So does the begin of a block.
         let window = match before.filter(|before| before.until == spec.until) {
@@ -457,31 +456,25 @@ impl Policy {
     /// Ends the doubt about a stepped clock when its time has come. Returns whether it did: then
     /// every flow is to be looked at.
     pub fn end_doubt(&mut self, now: Now) -> bool {
-        let ended = self.trust.end_doubt(now.mono);
-        // A clock that was behind has passed the time that it had shown.
-        let passed = self.waits && self.trust.is_believed(now);
-        if ended || passed {
-            self.generation += 1;
-            self.believe(ended, now);
-        }
-        ended || passed
+        let Some(moves) = self.trust.settle(now) else { return false };
+        self.generation += 1;
+        self.believe(moves, now);
+        true
     }
 
-    /// Computes the ends, and the begins of blocks, by the clock that is believed now. A gateway that started with its
-    /// clock behind has computed them far too late. `all`: also those that are not provisional.
-    fn believe(&mut self, all: bool, now: Now) {
-        let open = self.grants.values().filter(|grant| grant.may_move(all));
+    /// Computes the ends, and the begins of blocks, by the clock that is believed now.
+    fn believe(&mut self, moves: Moves, now: Now) {
+        let open = self.grants.values().filter(|grant| grant.may_move(moves));
         let open: Vec<GrantId> = open.map(|grant| grant.spec.id).collect();
         for id in open {
             self.unfile_end(id);
             if let Some(grant) = self.grants.get_mut(&id) {
                 self.blocks.remove(id, &grant.begins);
-                grant.believe(&self.trust, all, now);
+                grant.believe(&self.trust, moves, now);
                 self.blocks.add(id, &grant.begins);
             }
             self.file_end(id, now);
         }
-        self.waits = !self.trust.is_believed(now);
     }
 
     /// Returns when the next end becomes final, or the next block begins, as the clocks run now. While the clock is

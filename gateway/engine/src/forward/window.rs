@@ -108,6 +108,22 @@ pub struct Trust {
     /// When the clock that was there at the start is proved. `None`: an admin has accepted it.
     proved_at: Option<Mono>,
     doubt: Option<Doubt>,
+    /// Some times may be provisional although no clock is doubted, because the clock is behind.
+    waits: bool,
+}
+
+/// The times that are computed anew by the clock that is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moves {
+    All,
+    /// Those that are provisional.
+    Provisional,
+}
+
+impl Moves {
+    pub fn includes(self, time: &Window) -> bool {
+        time.until.is_some() && (self == Moves::All || time.provisional)
+    }
 }
 
 impl Trust {
@@ -154,14 +170,28 @@ impl Trust {
         self.doubt_at(now).map(|doubt| doubt.trusted.wall)
     }
 
-    /// Ends the doubt when its time has come. Returns whether it did.
-    pub fn end_doubt(&mut self, now: Mono) -> bool {
-        self.doubt.take_if(|doubt| doubt.until <= now).is_some()
+    /// Ends the doubt when its time has come. Returns the times that move by the clock that is believed then. A gateway
+    /// that started with its clock behind has computed them far too late.
+    pub fn settle(&mut self, now: Now) -> Option<Moves> {
+        let ended = self.doubt.take_if(|doubt| doubt.until <= now.mono).is_some();
+        // A clock that was behind has passed the time that it had shown.
+        let passed = self.waits && self.is_believed(now);
+        if !ended && !passed {
+            return None;
+        }
+        self.waits = !self.is_believed(now);
+        Some(if ended { Moves::All } else { Moves::Provisional })
     }
 
     /// Returns the end of the present doubt.
     pub fn doubted_until(&self) -> Option<Mono> {
         self.doubt.map(|doubt| doubt.until)
+    }
+
+    /// Returns when times may move by the clock that is believed then, as the clocks run now.
+    pub fn settles_at(&self, now: Now) -> Option<Mono> {
+        let shown = self.floor.max(self.shown).filter(|_| self.waits);
+        self.doubted_until().or_else(|| shown.map(|shown| now.mono + shown.since(now.wall)))
     }
 
     /// Whether the clock is behind the greatest time of earlier runs.

@@ -5,7 +5,7 @@
 //! incidents become one, and `lifecycle.rs` makes the changes.
 
 use crate::id::HostId;
-use crate::messages::{CauseKind, CheckableId, IncidentId, IncidentSummary};
+use crate::messages::{CauseKind, CheckableId, IncidentId, IncidentSummary, RENTAL_SERVICE};
 use crate::time::{Now, Wall};
 
 use super::{Assigned, CLOSE_AFTER, CORRELATION_WINDOW, DEEPEST, Found, Incident, Incidents, Moment, apart};
@@ -158,6 +158,9 @@ impl Incidents {
     /// Returns the incident of another checkable that fails on the same host at the same time. The
     /// acknowledgement of a service covers neither its host nor another service.
     fn beside(&self, object: &CheckableId, began: Wall) -> Option<IncidentId> {
+        if is_of_rental(object) {
+            return None;
+        }
         let others = self.objects_of(object.host);
         let fits = |other: &CheckableId| {
             let id = self.place_of_ill(other)?;
@@ -168,7 +171,7 @@ impl Incidents {
             let unknown = incident.ack.is_none() && (of_many || incident.is_of(object.host));
             (on_lost_host || fresh && unknown).then_some(id)
         };
-        others.iter().find_map(fits)
+        others.iter().filter(|other| !is_of_rental(other)).find_map(fits)
     }
 
     fn matter(&self, object: &CheckableId, found: &Found) -> IncidentSummary {
@@ -179,4 +182,10 @@ impl Incidents {
             None => summary::host(name, object.host, site),
         }
     }
+}
+
+/// Whether it is the service of the rentals of a device. Its problem is that of the renters: who knows that the device is
+/// down, and acknowledges that, does not know that a rental waits for it.
+fn is_of_rental(object: &CheckableId) -> bool {
+    object.service.as_deref() == Some(RENTAL_SERVICE)
 }

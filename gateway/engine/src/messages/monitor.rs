@@ -201,6 +201,10 @@ pub enum MonitorInput {
     /// A rental that awaits, or had, the handover of its device; [`MonitorOutput::HandedOver`] follows once.
     Handover(Box<HandoverSpec>),
     ForgetHandover(RentalId),
+    /// The greatest wall time of earlier runs.
+    ClockFloor(Wall),
+    /// An admin confirmed that the clock is right.
+    AcceptClock,
     /// The effect of the rentals of a device on its monitoring; replaces what was known. Also allowed before the
     /// device.
     RentalPhase(Box<RentalPhase>),

@@ -7,14 +7,14 @@
 //! A shipped device arrives when it is up again after it had left. One that had left before its rental begins, and was
 //! never silent, has arrived when it is up at that moment. Only then does its gate count.
 //!
-//! Windows and blocks are judged by the clock that is shown alone. A block that has begun by the other clock keeps the
-//! packets of renters out (`forward::gate`), so a handover in it opens nothing. A clock that is set back is mostly put
-//! right by that: a device that waited for the end of the block would then be late.
+//! A block is judged by both clocks, as the packet filter does: a clock that was set back lets no device be handed over in
+//! one. Windows are judged by the clock that is shown. One that is over by the other clock keeps the packets of renters out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Monitor;
+use crate::forward::KnownTimes;
 use crate::id::{HostId, RentalId};
 use crate::messages::{Arrival, FirstContact, GateRule, HandedOver, HandoverSpec, MonitorOutput};
 use crate::monitor::host::Host;
@@ -73,8 +73,9 @@ impl Waiting {
         Some(FirstContact { rental, host: of, at: now.wall })
     }
 
-    /// Returns when the device can be handed over, if nothing changes. `None`: not before a change.
-    fn due(&mut self, host: Option<&Host>, doubt: Doubt, now: Now) -> Option<Mono> {
+    /// Returns when the device can be handed over, if nothing changes. `None`: not before a change. `free_from`: when its
+    /// blocks are over.
+    fn due(&mut self, host: Option<&Host>, free_from: Mono, doubt: Doubt, now: Now) -> Option<Mono> {
         let Waiting { spec, sight, .. } = self;
         let passes_at = match &spec.rule {
             Some(rule) => {
@@ -90,10 +91,8 @@ impl Waiting {
             Arrival::Awaited { dispatched_at } => dispatched_at < spec.from && now.wall < spec.from,
         };
         let is_open = spec.handed_over_at.is_none() && spec.is_ready && may_begin && now.wall < spec.until;
-        let blocks = spec.blocks.iter().filter(|(from, until)| (*from..*until).contains(&now.wall));
-        let free_from = blocks.map(|(_, until)| *until).fold(spec.from, Ord::max);
-        let free_from = now.mono + free_from.since(now.wall);
-        passes_at.filter(|_| is_open).map(|passes_at| passes_at.max(free_from))
+        let begins_at = now.mono + spec.from.since(now.wall);
+        passes_at.filter(|_| is_open).map(|passes_at| passes_at.max(begins_at).max(free_from))
     }
 
     /// Notes that the device is handed over now.
@@ -147,6 +146,7 @@ fn services_seen(host: &Host) -> Vec<ServiceSeen<'_>> {
 pub(super) struct Handovers {
     rentals: BTreeMap<RentalId, Waiting>,
     of_host: BTreeMap<HostId, BTreeSet<RentalId>>,
+    times: KnownTimes,
     /// When each is judged next.
     agenda: DueQueue,
     was_cut_off: bool,
@@ -166,6 +166,7 @@ impl Handovers {
             spec.arrival = Arrival::Done;
         }
         let sight = before.filter(|before| before.spec.rule == spec.rule).map(|before| before.sight);
+        self.times.put(rental, Some(spec.until), &spec.blocks, now);
         self.rentals.insert(rental, Waiting { spec, sight: sight.unwrap_or(Sight::None), arrived_of });
         self.of_host.entry(host).or_default().insert(rental);
         self.agenda.set(rental, Some(now.mono));
@@ -186,6 +187,25 @@ impl Handovers {
 
     pub fn remove(&mut self, rental: RentalId) {
         self.forget(rental);
+        self.times.forget(rental);
+    }
+
+    /// Notes the progress of the clocks.
+    pub fn look(&mut self, now: Now) {
+        if self.times.look(now) {
+            self.touch_all(now.mono);
+        }
+    }
+
+    /// Notes the greatest time that the clock has shown in earlier runs.
+    pub fn set_floor(&mut self, floor: Wall) {
+        self.times.set_floor(floor);
+    }
+
+    /// The clock is right by the word of an admin.
+    pub fn accept_clock(&mut self, now: Now) {
+        self.times.accept_clock(now);
+        self.touch_all(now.mono);
     }
 
     /// Notes that a host may have changed.
@@ -216,7 +236,7 @@ impl Handovers {
     }
 
     pub fn due(&self) -> Option<Mono> {
-        self.agenda.first()
+        self.agenda.first().into_iter().chain(self.times.due()).min()
     }
 }
 
@@ -237,7 +257,8 @@ impl Monitor {
             let host = self.hosts.get(&waiting.spec.host);
             let arrival = waiting.arrive(host, doubt, now).map(MonitorOutput::FirstContact);
             self.shared.out.extend(arrival);
-            match waiting.due(host, doubt, now) {
+            let free_from = self.handovers.times.free_from(rental, &waiting.spec.blocks, now);
+            match waiting.due(host, free_from, doubt, now) {
                 Some(at) if at <= now.mono => {
                     let handover = waiting.hand_over(now);
                     self.shared.out.push_back(MonitorOutput::HandedOver(handover));

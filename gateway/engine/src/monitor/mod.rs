@@ -184,6 +184,8 @@ impl Monitor {
             MonitorInput::CancelDowntime(id) => self.cancel_downtime(id, now),
             MonitorInput::Handover(spec) => self.handovers.put(*spec, now),
             MonitorInput::ForgetHandover(rental) => self.handovers.remove(rental),
+            MonitorInput::ClockFloor(floor) => self.handovers.set_floor(floor),
+            MonitorInput::AcceptClock => self.handovers.accept_clock(now),
             MonitorInput::RentalPhase(phase) => self.enter_rental_phase(*phase, now),
             MonitorInput::Forecasts(forecasts) => self.note_forecasts(&forecasts),
             MonitorInput::RestoreUplinkLost => self.was_cut_off(now),
@@ -449,6 +451,7 @@ impl Monitor {
 
     /// After a step of the wall clock, re-evaluates calendar plans and rewrites stored times.
     fn notice_step(&mut self, now: Now) {
+        self.handovers.look(now);
         let last = self.last.replace(now).unwrap_or(now);
         let Some(step) = Step::between(last, now) else { return };
         let is_jump = step.size() > JUMP;

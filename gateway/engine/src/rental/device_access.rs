@@ -3,14 +3,14 @@
 //! A rental that had something on the device is undone before the next one gets anything. Until a removal is
 //! verified, and a grant has succeeded, the device is not handed over. Each call may be repeated.
 //!
-//! Windows and blocks are judged by the clock that is shown alone. Packets of renters are kept out by both clocks
-//! (`forward::gate`), so a login that stays on the device for longer is not reached. Its removal ends the sessions and
-//! processes of the renters, which nothing brings back if the clock was put right.
+//! Access ends by both clocks, as in the packet filter: a clock that was set back leaves no login and no session on a
+//! device after the end of a rental or in a block.
 
 use std::time::Duration;
 
+use crate::forward::KnownTimes;
 use crate::id::RentalId;
-use crate::time::{Mono, Wall};
+use crate::time::{Mono, Now, Wall};
 
 /// A principal is granted this long before the window: certificates themselves begin with it. Keys do not, so they are
 /// granted when it begins.
@@ -69,8 +69,15 @@ pub struct Rented {
 }
 
 impl Rented {
-    fn is_blocked(&self, at: Wall) -> bool {
-        self.blocks.iter().any(|(from, until)| (*from..*until).contains(&at))
+    /// Whether its renters are kept out now, or will be when its window begins.
+    fn is_shut(&self, known: &KnownTimes, now: Now) -> bool {
+        known.is_over(self.rental, self.until, now) || self.is_blocked(known, now)
+    }
+
+    fn is_blocked(&self, known: &KnownTimes, now: Now) -> bool {
+        let wait = self.from.since(now.wall);
+        let begun = Now { mono: now.mono + wait, wall: now.wall + wait };
+        known.is_blocked(self.rental, &self.blocks, begun)
     }
 }
 
@@ -113,15 +120,15 @@ pub enum Action {
     Clean(RentalId),
 }
 
-/// Returns what is to be done next. `rentals`: those of the device.
-pub fn next_action(device: &Device, rentals: &[Rented], now: Wall) -> Option<Action> {
-    if device.lent_until.is_some_and(|until| until <= now) {
+/// Returns what is to be done next. `rentals`: those of the device. `known`: of their times.
+pub fn next_action(device: &Device, rentals: &[Rented], known: &KnownTimes, now: Now) -> Option<Action> {
+    if device.lent_until.is_some_and(|until| until <= now.wall) {
         // It is with its former renters yet: cleaning, and what is for the next ones, wait until it is back.
         return device.held.as_ref().map(|held| Action::Revoke(held.rental));
     }
-    let running = rentals.iter().find(|rental| (rental.from..rental.until).contains(&now));
-    let granted = running.or_else(|| upcoming(device, rentals, now));
-    let granted = granted.filter(|rental| rental.ssh && !rental.is_blocked(now.max(rental.from)));
+    let running = rentals.iter().find(|rental| (rental.from..rental.until).contains(&now.wall));
+    let granted = running.or_else(|| upcoming(device, rentals, now.wall));
+    let granted = granted.filter(|rental| rental.ssh && !rental.is_shut(known, now));
     if let Some(held) = &device.held
         && granted.is_none_or(|rental| rental.rental != held.rental)
     {
@@ -200,11 +207,11 @@ pub enum Hindrance {
 
 /// Returns what keeps the renters of a rental from logging in, or not all of them as they are to: in its window, what is
 /// not on the device yet, and before it a device that has not said how renters log in.
-pub fn hindrance(device: &Device, rented: &Rented, now: Wall) -> Option<Hindrance> {
-    if now < rented.from {
+pub fn hindrance(device: &Device, rented: &Rented, known: &KnownTimes, now: Now) -> Option<Hindrance> {
+    if now.wall < rented.from {
         return device.mode.is_none().then_some(Hindrance::Other(Obstacle::NotGranted));
     }
-    if rented.is_blocked(now) {
+    if rented.is_blocked(known, now) {
         return Some(Hindrance::Blocked);
     }
     let held = device.held.as_ref();
@@ -268,8 +275,13 @@ mod tests {
         Device { held: Some(held), ..device }
     }
 
+    /// Both clocks, of which the other one began when this one showed zero.
+    fn clocks(second: i64) -> Now {
+        Now { mono: Mono::from_secs(second as u64), wall: at(second) }
+    }
+
     fn next(device: &Device, rentals: &[Rented], second: i64) -> Option<Action> {
-        next_action(device, rentals, at(second))
+        next_action(device, rentals, &KnownTimes::default(), clocks(second))
     }
 
     #[test]
@@ -333,18 +345,49 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_set_back_keeps_no_renter_on_a_device() {
+        let rental = Rented { blocks: vec![(at(1_200), at(1_300))], ..rented(1, 1_000, 2_000) };
+        let (rentals, has) = ([rental.clone()], holding(with(Mode::Certificates), &rental));
+        let (without, mut known) = (with(Mode::Certificates), KnownTimes::default());
+        let mut next = |device: &Device, mono, second| {
+            let now = Now { mono: Mono::from_secs(mono), wall: at(second) };
+            known.look(now);
+            known.put(rental.rental, Some(rental.until), &rental.blocks, now);
+            next_action(device, &rentals, &known, now)
+        };
+        let revoke = || Some(Action::Revoke(rental.rental));
+        assert_eq!((next(&without, 0, 500), next(&has, 600, 1_100)), (None, None));
+        assert_eq!(next(&has, 610, 1_010), None, "the clock is set back, and the block has not begun");
+        assert_eq!((next(&has, 699, 1_099), next(&has, 700, 1_100)), (None, revoke()));
+        assert_eq!((next(&without, 899, 1_299), next(&has, 899, 1_299)), (None, revoke()));
+        let granted = next(&without, 900, 1_300);
+        assert!(
+            matches!(granted, Some(Action::Grant(_))),
+            "a block ends by the clock that is shown: {granted:?}"
+        );
+        assert_eq!(
+            (next(&has, 1_499, 1_899), next(&has, 1_500, 1_900)),
+            (None, revoke()),
+            "the rental is over"
+        );
+        assert_eq!(next(&without, 1_500, 1_900), None);
+    }
+
+    #[test]
     fn what_keeps_renters_out_is_told_also_in_a_rental_that_runs() {
         let rental = rented(1, 1_000, 2_000);
-        let of = |device: &Device, second| hindrance(device, &rental, at(second));
+        let known = KnownTimes::default();
+        let of = |device: &Device, second| hindrance(device, &rental, &known, clocks(second));
         let not_granted = Some(Hindrance::Other(Obstacle::NotGranted));
         let unknown = Device { has_account: true, ..Device::default() };
         assert_eq!((of(&unknown, 500), of(&with(Mode::Keys), 500)), (not_granted, None));
         let has = holding(with(Mode::Keys), &rental);
         assert_eq!((of(&with(Mode::Keys), 1_500), of(&has, 1_500)), (not_granted, None));
         let more = Rented { keys: vec!["another".to_owned()], ..rental.clone() };
-        assert_eq!(hindrance(&has, &more, at(1_500)), not_granted, "another renter is not let in yet");
+        let more = hindrance(&has, &more, &known, clocks(1_500));
+        assert_eq!(more, not_granted, "another renter is not let in yet");
         let blocked = Rented { blocks: vec![(at(1_400), at(1_600))], ..rental.clone() };
-        assert_eq!(hindrance(&has, &blocked, at(1_500)), Some(Hindrance::Blocked));
+        assert_eq!(hindrance(&has, &blocked, &known, clocks(1_500)), Some(Hindrance::Blocked));
         let former = holding(with(Mode::Keys), &rented(7, 0, 1_000));
         let not_revoked = Hindrance::Other(Obstacle::NotRevoked(Id::from_i64(7)));
         assert_eq!(of(&former, 1_500), Some(not_revoked));

@@ -24,6 +24,8 @@ pub enum Kind {
     Returning,
     /// Its shipped device has not come back within the turnaround.
     Overdue,
+    /// Its device has not come back in time from the rental before.
+    DeviceOverdue,
     /// Its shipped device is back.
     Returned,
     /// The turnaround of its device has begun.
@@ -43,7 +45,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 21] = [
+    pub const ALL: [Kind; 22] = [
         Kind::Booked,
         Kind::Held,
         Kind::Confirmed,
@@ -56,6 +58,7 @@ impl Kind {
         Kind::Dispatched,
         Kind::Returning,
         Kind::Overdue,
+        Kind::DeviceOverdue,
         Kind::Returned,
         Kind::Cleaning,
         Kind::Closed,
@@ -81,6 +84,7 @@ impl Kind {
             Kind::Dispatched => "rental.dispatched",
             Kind::Returning => "rental.returning",
             Kind::Overdue => "rental.overdue",
+            Kind::DeviceOverdue => "rental.device_overdue",
             Kind::Returned => "rental.returned",
             Kind::Cleaning => "rental.cleaning",
             Kind::Closed => "rental.closed",

@@ -338,16 +338,17 @@ impl Life {
         permits.then(|| (self.window.from(), self.ends_at()))
     }
 
-    /// Returns when the alias of the rental may go to another one. A change of the rental moves it. It does not wait
-    /// for a shipped device: after the end of the rental no renter reaches the device.
-    pub fn alias_freed_at(&self) -> Wall {
-        let over = match (self.ending, self.lapses_at()) {
-            (Some(Ending { at, reason: EndReason::Cancelled | EndReason::Lapsed }), _) => at,
-            (Some(Ending { at, .. }), _) => at + self.turnaround,
-            (None, Some(lapses_at)) => lapses_at,
-            (None, None) => self.window.until() + self.turnaround,
+    /// Returns when the alias of the rental may go to another one: a day after it is closed or cancelled. A change of the
+    /// rental moves it. `None`: its device is with the renters or on its way, and that is not known yet.
+    pub fn alias_freed_at(&self) -> Option<Wall> {
+        let over = match (self.dispatched(), self.ending, self.lapses_at()) {
+            (Some(shipment), ..) => shipment.returned_at? + self.turnaround,
+            (None, Some(Ending { at, reason: EndReason::Cancelled | EndReason::Lapsed }), _) => at,
+            (None, Some(Ending { at, .. }), _) => at + self.turnaround,
+            (None, None, Some(lapses_at)) => lapses_at,
+            (None, None, None) => self.window.until() + self.turnaround,
         };
-        over + ALIAS_RESTS
+        Some(over + ALIAS_RESTS)
     }
 
     /// Returns when the device is free again. `None`: the rental gave it back before it began, or the device is on its

@@ -124,7 +124,7 @@ fn renting<'a>(about: &Asked, target: &'a Target, delays: &'a str, at: Wall) -> 
 /// Says what keeps the device of a rental from being handed over now.
 async fn delays_in_words(app: &AppState, target: &Target, found: &Found) -> Result<String, Problem> {
     let (Target::Rental(rental), Found::Delayed(_)) = (target, found) else { return Ok(String::new()) };
-    let delays = super::rentals::delays(&app.store, rental, crate::clock::wall()).await?;
+    let delays = super::rentals::delays(app, rental, crate::clock::wall()).await?;
     let texts: Vec<String> = delays.into_iter().map(|delay| delay.text).collect();
     Ok(if texts.is_empty() { "its device is not handed over".to_owned() } else { texts.join("; ") })
 }

@@ -136,10 +136,12 @@ pub fn names(in_use: &NamesInUse, given: &[Option<String>]) -> Result<Vec<String
 }
 
 fn name_taken(field: &str, name: &str, free_at: Wall) -> Problem {
+    let free = match free_at {
+        aliases::NOT_KNOWN => "a day after its device is back and cleaned".to_owned(),
+        free_at => format!("at {}, a day after it is over", ids::time(free_at)),
+    };
     let detail = format!(
-        "{field}: a rental of this customer is called {name:?}, and its name is free at {}, a day after it is over: \
-         choose another name",
-        ids::time(free_at)
+        "{field}: a rental of this customer is called {name:?}, and its name is free {free}: choose another name"
     );
     Problem::conflict("name_taken", detail)
 }
@@ -185,6 +187,12 @@ fn no_alias(error: NoAlias) -> Problem {
 }
 
 fn block_full(error: &NoAlias, next_at: Wall) -> String {
+    if next_at == aliases::NOT_KNOWN {
+        return format!(
+            "{error}; one is free a day after a device is back from its rental and cleaned: note the return of shipped \
+             devices"
+        );
+    }
     format!(
         "{error}; the next one is free at {}, a day after its rental is over: book then, or cancel or end rentals in \
          time",

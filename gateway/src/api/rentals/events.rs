@@ -81,6 +81,9 @@ pub struct RentalEventData {
     /// The rental that is to have the device next: of `rental.overdue`, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_rental: Option<String>,
+    /// The rental from which the device has not come back: of `rental.device_overdue`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_rental: Option<String>,
     /// Of `rental.blocked` and `rental.unblocked`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block: Option<RentalEventBlock>,

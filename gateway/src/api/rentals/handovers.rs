@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::messages::{Arrival, GateRule, HostState, RENTAL_SERVICE, ServiceState};
+use fleetgate_engine::messages::{Arrival, GateRule, HandoverSpec, HostState, RENTAL_SERVICE, ServiceState};
 use fleetgate_engine::rental::device_access::Obstacle;
 use fleetgate_engine::rental::handover::{DeviceSeen, Failure, ServiceSeen, failures, good_since};
 use fleetgate_engine::rental::life::{self, State as RentalState};
@@ -140,10 +140,11 @@ pub fn gate_to_api(gate: &GateRule) -> HandoverGate {
 // ------------------------------------------------------------------- delays
 
 /// Returns what keeps a rental that is delayed from beginning.
-pub async fn delays(store: &Store, rental: &stored::Rental, now: Wall) -> Result<Vec<RentalDelay>, Problem> {
+pub async fn delays(app: &AppState, rental: &stored::Rental, now: Wall) -> Result<Vec<RentalDelay>, Problem> {
     if rental.life.state(now) != RentalState::Delayed {
         return Ok(Vec::new());
     }
+    let store = &app.store;
     let mut conn = store.reader().await?;
     let spec = handovers::these(&mut conn, &[rental.id].into()).await?.remove(&rental.id);
     let Some(spec) = spec else { return Ok(Vec::new()) };
@@ -154,8 +155,12 @@ pub async fn delays(store: &Store, rental: &stored::Rental, now: Wall) -> Result
     }
     let obstacle = handovers::obstacle_of(&mut conn, rental.device, Some(rental.id), now).await?;
     all.extend(obstacle.map(|(obstacle, failure)| by_upkeep(name, obstacle, failure.as_deref())));
-    let blocks = spec.blocks.iter().filter(|(from, until)| (*from..*until).contains(&now));
-    all.extend(blocks.map(|(from, _)| delay("blocked", Some(*from), format!("{name} is blocked"))));
+    if is_blocked(app, &spec) {
+        // One that has begun by the boot-time clock alone has no time that is shown.
+        let begun = spec.blocks.iter().filter(|(from, until)| (*from..*until).contains(&now));
+        let since = begun.map(|(from, _)| *from).min();
+        all.push(delay("blocked", since, format!("{name} is blocked")));
+    }
     if let Some(other) = shipments::away(&mut conn, rental.device, rental.id).await? {
         let text = format!("{name} has not come back from {}", Kind::Rental.text(other));
         all.push(delay("not_returned", None, text));
@@ -183,6 +188,12 @@ pub async fn delays(store: &Store, rental: &stored::Rental, now: Wall) -> Result
         all.push(delay("settling", since, settling(spec.rule.as_ref())));
     }
     Ok(all)
+}
+
+/// Whether the device of a rental is blocked by one of the clocks.
+fn is_blocked(app: &AppState, spec: &HandoverSpec) -> bool {
+    let now = crate::clock::now();
+    app.handle.rental_times().decide(now, |known| known.is_blocked(spec.rental, &spec.blocks, now))
 }
 
 /// Returns what keeps the gate of a device shut by the states that are stored, and since when they are what they are.
@@ -280,7 +291,7 @@ async fn hand_over(
     let mut write = begin_rental(&app, &who).await?;
     let (before, now) = (load(&mut write, &rental).await?, write.now);
     if_match.check(before.version)?;
-    must_be_delayed(&mut write, &before).await?;
+    must_be_delayed(&app, &mut write, &before).await?;
     let mut after = before;
     after.life.handover = life::Handover::Done(now);
     stored::update(write.tx(), &after, now).await?;
@@ -293,7 +304,11 @@ async fn hand_over(
     Ok(Tagged { version: after.version, value: to_api(&after, now) })
 }
 
-async fn must_be_delayed(write: &mut ApiTx<'_>, rental: &stored::Rental) -> Result<(), Problem> {
+async fn must_be_delayed(
+    app: &AppState,
+    write: &mut ApiTx<'_>,
+    rental: &stored::Rental,
+) -> Result<(), Problem> {
     let (now, name) = (write.now, Kind::Rental.text(rental.id));
     let state = change::is_open(rental, now)?;
     if state != RentalState::Delayed {
@@ -302,8 +317,7 @@ async fn must_be_delayed(write: &mut ApiTx<'_>, rental: &stored::Rental) -> Resu
         return Err(Problem::conflict("rental_not_delayed", detail));
     }
     let gated = handovers::these(write.tx(), &[rental.id].into()).await?;
-    let mut blocks = gated.values().flat_map(|spec| &spec.blocks);
-    if blocks.any(|(from, until)| (*from..*until).contains(&now)) {
+    if gated.values().any(|spec| is_blocked(app, spec)) {
         let detail = format!("{} is blocked: end the block first", rental.device_name);
         return Err(Problem::conflict("device_blocked", detail));
     }

@@ -170,7 +170,7 @@ async fn show(State(app): State<AppState>, Path(rental): Path<String>) -> Result
     let found = stored::find(&mut *app.store.reader().await?, id).await?;
     let found = found.ok_or_else(|| Kind::Rental.unknown(&rental))?;
     let now = crate::clock::wall();
-    let delayed = delays(&app.store, &found, now).await?;
+    let delayed = delays(&app, &found, now).await?;
     let contacts = contacts::to_api(&found.contacts);
     let maintenance = maintenance::to_api(&found.maintenance);
     let value = Rental { delayed, contacts, maintenance, ..to_api(&found, now) };

@@ -104,13 +104,14 @@ async fn show(State(app): State<AppState>, Path(rental): Path<String>) -> Result
 
 /// Says what keeps renters from logging in to a device, for operators.
 async fn reason(app: &AppState, rental: &Rental) -> Result<Option<String>, Problem> {
-    let now = crate::clock::wall();
+    let now = crate::clock::now();
     let mut conn = app.store.reader().await?;
     let kept_up = device_access::of_device(&mut conn, rental.device).await?;
     let rented = device_access::rented_by(&mut conn, rental.id).await?;
     drop(conn);
     let (Some(kept_up), Some(rented)) = (kept_up, rented) else { return Ok(None) };
-    Ok(match hindrance(&kept_up.state, &rented, now) {
+    let times = app.handle.rental_times();
+    Ok(match times.decide(now, |known| hindrance(&kept_up.state, &rented, known, now)) {
         Some(Hindrance::Blocked) => Some(format!("{} is blocked", rental.device_name)),
         Some(Hindrance::Other(obstacle)) => {
             let failure = kept_up.failure.or_else(|| too_many(&kept_up.state, &rented));

@@ -23,7 +23,7 @@ use crate::store::fixture::{restored, run};
 
 /// Devices that have done what they were called for, or fail.
 #[derive(Clone, Default)]
-struct Devices(Arc<Mutex<Called>>);
+pub(super) struct Devices(Arc<Mutex<Called>>);
 
 #[derive(Default)]
 struct Called {
@@ -109,17 +109,17 @@ impl Runner for Holding {
 }
 
 /// A gateway that calls its devices, until it is stopped.
-struct Running(JoinSet<()>, CancellationToken);
+pub(super) struct Running(JoinSet<()>, CancellationToken);
 
 impl Running {
-    fn start<R: Runner>(api: &TestApi, devices: &R) -> Running {
+    pub(super) fn start<R: Runner>(api: &TestApi, devices: &R) -> Running {
         let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
         let (store, handle) = (api.state.store.clone(), api.state.handle.clone());
         rental_access::start(&mut tasks, Parts { store, handle, runner: devices.clone() }, stop.clone());
         Running(tasks, stop)
     }
 
-    async fn stop(mut self) {
+    pub(super) async fn stop(mut self) {
         self.1.cancel();
         while self.0.join_next().await.is_some() {}
     }
@@ -156,7 +156,7 @@ async fn called(devices: &Devices, call: &str) {
 }
 
 /// A rental that lasts from now, whose renters may log in.
-async fn begun(api: &TestApi) -> Value {
+pub(super) async fn begun(api: &TestApi) -> Value {
     let rental = rented(api, json!({ "device": "cam-1", "until": hence(HOUR) })).await;
     run(&api.state.store, "update rentals set ssh = 1", &[]).await;
     rental
@@ -167,7 +167,7 @@ async fn end(api: &TestApi, rental: &Value) {
 }
 
 /// Waits until these calls were made, each once for all that follow each other.
-async fn calls_are(devices: &Devices, expected: &[&str]) {
+pub(super) async fn calls_are(devices: &Devices, expected: &[&str]) {
     for _ in 0..1_000 {
         if devices.verbs() == expected {
             return;
@@ -178,7 +178,7 @@ async fn calls_are(devices: &Devices, expected: &[&str]) {
 }
 
 /// Why the renters cannot log in.
-async fn not_granted_reason(api: &TestApi, rental: &Value) -> Value {
+pub(super) async fn not_granted_reason(api: &TestApi, rental: &Value) -> Value {
     let ssh = api.operator().get(&format!("{}/ssh", path(rental))).await;
     must(&ssh)["not_granted_reason"].clone()
 }
@@ -195,7 +195,7 @@ async fn reason_says(api: &TestApi, rental: &Value, words: &str) {
 }
 
 /// Waits until nothing keeps the renters from logging in.
-async fn are_let_in(api: &TestApi, rental: &Value) {
+pub(super) async fn are_let_in(api: &TestApi, rental: &Value) {
     for _ in 0..1_000 {
         if not_granted_reason(api, rental).await.is_null() {
             return;

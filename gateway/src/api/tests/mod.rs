@@ -3,6 +3,7 @@
 mod access;
 mod backups;
 mod behind;
+mod blocks_by_both_clocks;
 pub(super) mod connect;
 mod counts;
 mod crowded;

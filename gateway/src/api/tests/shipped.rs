@@ -88,6 +88,10 @@ async fn a_shipped_device_goes_out_and_comes_back() {
     assert!(shipments::arrived(&mut tx, contact).await.unwrap().is_none(), "it is on its way back");
     tx.commit().await.unwrap();
     assert_eq!(over["occupied_until"], Value::Null, "that is not known yet");
+    let named = json!({ "device": "cam-2", "until": hence(HOUR), "name": rental["name"] });
+    let taken = book(&api, json!([named])).await;
+    assert_eq!(refused(&taken), (409, "name_taken"), "{}", taken.text);
+    assert!(taken.text.contains("free a day after its device is back and cleaned"), "{}", taken.text);
     let back = must(&call(&api, &rental, "return").await).clone();
     assert_eq!((&back["state"], back["returned_at"].is_string()), (&json!("cleaning"), true), "{back}");
     let all = ["booked", "dispatched", "preparing", "cancelled", "returning", "returned", "cleaning"];
@@ -172,6 +176,7 @@ async fn a_device_that_is_away_is_not_free_and_keeps_the_next_gate_shut() {
         (&first["id"], &next["id"]),
         "{overdue}"
     );
+    assert_eq!(events(&api, &next).await.last().map(String::as_str), Some("device_overdue"), "it is warned");
     let begun = "update rentals set from_at = 1000, prepared_from = 1000
                  where id <> (select min(id) from rentals)";
     run(&api.state.store, begun, &[]).await;

@@ -9,6 +9,8 @@
 
 mod changes;
 mod submission;
+#[cfg(test)]
+mod tests;
 mod tunnel_questions;
 
 use std::collections::BTreeSet;
@@ -28,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::definitions::{Definition, Definitions};
 use crate::engine::live_state::{Change, LiveState};
 use crate::engine::questions::Questions;
+use crate::engine::rental_times::RentalTimes;
 use crate::store::TimingDefaults;
 use crate::store::policy::{self, PolicyRows};
 use crate::store::rentals::handovers;
@@ -83,6 +86,7 @@ struct Inner {
     /// The clock was set or accepted, and not every grant that is open by it was loaded since.
     lacks_grants: AtomicBool,
     clock_accepted: Notify,
+    rental_times: RentalTimes,
     #[cfg(test)]
     failures: Mutex<std::ops::Range<usize>>,
 }
@@ -114,6 +118,7 @@ impl Handle {
             unreadable: Mutex::default(),
             lacks_grants: AtomicBool::new(false),
             clock_accepted: Notify::new(),
+            rental_times: RentalTimes::default(),
             #[cfg(test)]
             failures: Mutex::default(),
         }))
@@ -147,7 +152,8 @@ impl Handle {
 
     /// Lets grants with a window pass again: an admin says that the clock is right.
     pub async fn accept_clock(&self) {
-        self.tunnel(Command::Policy(vec![PolicyChange::AcceptClock])).await;
+        self.send_policy(vec![PolicyChange::AcceptClock]).await;
+        self.monitor(MonitorInput::AcceptClock).await;
         self.reload_grants().await;
         self.0.clock_accepted.notify_one();
     }
@@ -326,7 +332,7 @@ impl Handle {
         drop(conn);
         self.note_unreadable(&rows, &read.unreadable);
         if !read.changes.is_empty() {
-            self.tunnel(Command::Policy(read.changes)).await;
+            self.send_policy(read.changes).await;
         }
         // Of other rentals that were read too the monitor may not have heard.
         self.behind().policy.remove(asked);
@@ -527,6 +533,16 @@ impl Handle {
         let _ = self.0.monitor.try_send(MonitorInput::Timeout);
     }
 
+    /// The times of rentals by both clocks.
+    pub fn rental_times(&self) -> &RentalTimes {
+        &self.0.rental_times
+    }
+
+    async fn send_policy(&self, changes: Vec<PolicyChange>) {
+        self.0.rental_times.note(&changes, crate::clock::now());
+        self.tunnel(Command::Policy(changes)).await;
+    }
+
     /// Whether both engine threads still receive.
     pub fn is_running(&self) -> bool {
         !self.0.tunnel.is_closed() && !self.0.monitor.is_closed()
@@ -550,57 +566,4 @@ fn heard(what: &str, told: anyhow::Result<()>) -> bool {
         tracing::warn!("the engine has not received a change of {what}; it is sent again: {error:#}");
     }
     told.is_ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::fixture;
-    use fleetgate_engine::messages::DEFAULT_MTU;
-
-    #[tokio::test]
-    async fn a_withdrawn_grant_does_not_wait_for_the_monitor() {
-        let (store, _dir) = fixture::store().await;
-        let (to_tunnel, mut commands) = mpsc::channel(8);
-        let (to_monitor, _inputs) = mpsc::channel(1);
-        let handle =
-            Handle::new(store, LiveState::default(), (fixture::TIMING, DEFAULT_MTU), to_tunnel, to_monitor);
-        // The monitor takes nothing, and its queue is full.
-        handle.nudge();
-        let changed = |changes: Changes| {
-            let handle = handle.clone();
-            tokio::spawn(async move { handle.changed(changes).await })
-        };
-        let host = changed(Changes { hosts: [Id::from_i64(7)].into(), ..Changes::default() });
-        assert!(matches!(commands.recv().await, Some(Command::Policy(_))), "the host is no target");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        assert!(!host.is_finished(), "the monitor does not have the host");
-        let policy = PolicyRows { grants: [Id::from_i64(9)].into(), ..PolicyRows::default() };
-        changed(Changes { policy, ..Changes::default() });
-        let next = tokio::time::timeout(Duration::from_secs(5), commands.recv()).await.expect("at once");
-        let Some(Command::Policy(changes)) = next else { panic!("a change of the policy") };
-        assert_eq!(changes, [PolicyChange::WithdrawGrant(Id::from_i64(9))]);
-    }
-
-    #[tokio::test]
-    async fn the_rentals_of_a_profile_reach_both_threads_in_slices() {
-        let (store, _dir) = fixture::store().await;
-        let (to_tunnel, mut commands) = mpsc::channel(8);
-        let (to_monitor, mut inputs) = mpsc::channel(QUEUE);
-        let handle =
-            Handle::new(store, LiveState::default(), (fixture::TIMING, DEFAULT_MTU), to_tunnel, to_monitor);
-        let settled: BTreeSet<RentalId> = (1..=600).map(Id::from_i64).collect();
-        handle.changed(Changes { settled, ..Changes::default() }).await;
-        let mut slices = Vec::new();
-        while let Ok(Command::Policy(changes)) = commands.try_recv() {
-            slices.push(changes.len());
-        }
-        assert_eq!(slices, [2 * GRANTS_AT_ONCE, 200], "the grant and the target of each");
-        let mut forgotten = 0;
-        while let Ok(MonitorInput::ForgetHandover(_)) = inputs.try_recv() {
-            forgotten += 1;
-        }
-        assert_eq!(forgotten, 600);
-        assert!(handle.behind().is_empty());
-    }
 }

@@ -40,15 +40,20 @@ pub(super) fn alias(row: &SqliteRow) -> sqlx::Result<Option<Alias>> {
     Ok(Some(Alias { slot, addresses: [address("alias_v4")?, address("alias_v6")?] }))
 }
 
+/// When the alias of a rental has rested that was dispatched and whose device has not come back.
+pub const NOT_KNOWN: Wall = Wall::from_millis(i64::MAX);
+
 /// When the alias of a rental has rested, in the order of `Life::alias_freed_at`. A test compares both.
 macro_rules! freed_at {
     () => {
         "case
-             when r.end_reason in ('cancelled', 'lapsed') then r.ended_at
-             when r.ended_at is not null then r.ended_at + r.turnaround_ms
-             when b.hold_until is not null then min(b.hold_until, r.until_at)
-             else r.until_at + r.turnaround_ms
-         end + 86400000"
+             when r.dispatched_at is not null and r.returned_at is null then 9223372036854775807
+             when r.dispatched_at is not null then r.returned_at + r.turnaround_ms + 86400000
+             when r.end_reason in ('cancelled', 'lapsed') then r.ended_at + 86400000
+             when r.ended_at is not null then r.ended_at + r.turnaround_ms + 86400000
+             when b.hold_until is not null then min(b.hold_until, r.until_at) + 86400000
+             else r.until_at + r.turnaround_ms + 86400000
+         end"
     };
 }
 
@@ -82,7 +87,7 @@ const NAMES: &str = concat!(
     " > $2 order by r.id"
 );
 
-/// Returns the names of rentals of a customer that are in use, and when each has rested.
+/// Returns the names of rentals of a customer that are in use, and when each has rested, or [`NOT_KNOWN`].
 ///
 /// # Errors
 /// Fails when the database cannot be read.
@@ -119,7 +124,7 @@ pub enum NoAlias {
     #[error("all {slots} addresses of this customer are in use by rentals")]
     Full {
         slots: i64,
-        /// When the next one has rested.
+        /// When the next one has rested, or [`NOT_KNOWN`].
         next_at: Wall,
     },
     #[error(transparent)]

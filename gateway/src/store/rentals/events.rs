@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::id::{HostId, Id, RentalId};
 use fleetgate_engine::rental::events::Kind;
 use fleetgate_engine::rental::life::{EndReason, State};
 use fleetgate_engine::time::Wall;
@@ -14,7 +14,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Row as _};
 
 use super::blocks::Block;
-use super::{Rental, devices, shipments};
+use super::{Rental, announcements, devices, shipments};
 use crate::ids::{self, Kind as Name, new_id};
 use crate::store::access::{id, wall};
 use crate::store::instance;
@@ -91,7 +91,21 @@ pub(super) async fn append(
     if let Some(next) = next {
         data["next_rental"] = Name::Rental.text(next).into();
     }
-    append_with(tx, rental, happened, &data).await
+    append_with(tx, rental, happened, &data).await?;
+    match next {
+        Some(next) => warn(tx, next, rental.id, happened.at).await,
+        None => Ok(()),
+    }
+}
+
+/// Warns a rental that its device has not come back in time from another one.
+async fn warn(tx: &mut SqliteConnection, next: RentalId, from: RentalId, at: Wall) -> sqlx::Result<()> {
+    let Some(rental) = announcements::readable(tx, next).await? else { return Ok(()) };
+    let state = rental.life.state(at);
+    let happened = Happened { kind: Kind::DeviceOverdue, at, state, previous_device: None };
+    let mut data = data(&rental, happened);
+    data["previous_rental"] = Name::Rental.text(from).into();
+    append_with(tx, &rental, happened, &data).await
 }
 
 /// Adds an event about a block of the device.

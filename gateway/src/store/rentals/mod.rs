@@ -116,7 +116,7 @@ fn millis(duration: Duration) -> i64 {
 impl Rental {
     /// Returns the address at which renters reach the device, as long as no other rental may get it.
     pub fn alias(&self, now: Wall) -> Option<Alias> {
-        self.alias.filter(|_| now < self.life.alias_freed_at())
+        self.alias.filter(|_| self.life.alias_freed_at().is_none_or(|freed_at| now < freed_at))
     }
 
     /// Whether it admits this renter of this customer.

@@ -5,6 +5,7 @@ mod clock;
 mod cut;
 mod flows;
 mod hostile;
+mod known_times;
 mod model;
 pub mod packets;
 mod path;

@@ -13,9 +13,9 @@ use crate::messages::{
 };
 use crate::time::Wall;
 
-const CUSTOMER: i64 = 51;
+pub const CUSTOMER: i64 = 51;
 
-fn rented() -> World {
+pub fn rented() -> World {
     let mut world = world();
     for (n, customer) in [(3, CUSTOMER), (4, CUSTOMER), (5, 52)] {
         world.change(PolicyChange::Source(renter(n, customer)));
@@ -41,7 +41,7 @@ fn udp_to(n: i64, to: &str, port: u16) -> Vec<u8> {
     udp(&renter_at(n)[0], to, 5_000, port, b"?")
 }
 
-fn udp_to_rental(n: i64, rental: i64, port: u16) -> Vec<u8> {
+pub fn udp_to_rental(n: i64, rental: i64, port: u16) -> Vec<u8> {
     udp_to(n, &alias_of(rental)[0], port)
 }
 

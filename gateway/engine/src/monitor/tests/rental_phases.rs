@@ -1,13 +1,15 @@
 //! Rented devices: in maintenance while they are prepared, and with a service that shows the rental.
 
+use std::collections::BTreeSet;
+
 use fleetgate_probes::sample::Status;
 
 use super::lab::{Lab, MINUTE, Truth, box_of_others, service};
 use crate::id::{HostId, Id};
 use crate::messages::{
     Arrival, Check, Downtime, EventKind, GateRule, HandoverSpec, HostScope, HostSnapshot, HostSpec,
-    HostStatus, MonitorInput, MonitorOutput, RENTAL_SERVICE, RentalPhase, Scope, ServiceSpec, SuppressReason,
-    Timing, When,
+    HostStatus, IncidentAck, MonitorInput, MonitorOutput, RENTAL_SERVICE, Record, RentalPhase, Scope,
+    ServiceSpec, SuppressReason, Timing, When,
 };
 use crate::monitor::profile;
 
@@ -105,6 +107,48 @@ fn the_service_of_the_rental_alarms_of_a_device_that_is_down_prepared_and_in_a_d
     enter(&mut lab, phase(true, Status::Critical));
     enter(&mut lab, phase(true, Status::Ok));
     assert_eq!(lab.told_of("rental").len(), 3, "{:?}", lab.told());
+}
+
+#[test]
+fn an_outage_of_the_device_that_is_acknowledged_hides_no_problem_of_its_rental() {
+    let mut lab = prepared();
+    enter(&mut lab, phase(false, Status::Ok));
+    lab.send(DEVICE, None, Status::Critical);
+    lab.run(MINUTE);
+    let outage = lab.records.iter().find_map(|(_, record)| match record {
+        Record::Incident(incident) => Some(incident.id),
+        _ => None,
+    });
+    let ack = IncidentAck { sticky: true, expires: None, words: "user:ada: on it".to_owned() };
+    lab.input(MonitorInput::AcknowledgeIncident(outage.expect("the device is down"), ack));
+    enter(&mut lab, phase(false, Status::Warning));
+    assert_eq!(lab.told_of("rental").len(), 1, "{:?}", lab.told());
+    let mut first = prepared();
+    enter(&mut first, phase(false, Status::Warning));
+    first.send(DEVICE, None, Status::Critical);
+    first.run(MINUTE);
+    let incidents: BTreeSet<_> = first.messages().filter_map(|(_, message)| message.incident).collect();
+    assert_eq!((first.told().len(), incidents.len()), (2, 2), "{:?}", first.told());
+}
+
+#[test]
+fn a_device_behind_a_lost_router_tells_of_its_rental() {
+    let mut lab = Lab::new();
+    let timing = Timing { attempts: 1, ..Timing::DEFAULT };
+    let router = lab.add(HostSpec { timing, ..box_of_others(9) }, Truth::well());
+    lab.add(HostSpec { parents: vec![router], ..device() }, Truth::well());
+    for host in [router, DEVICE] {
+        lab.send(host, None, Status::Ok);
+    }
+    enter(&mut lab, phase(false, Status::Ok));
+    for host in [router, DEVICE] {
+        lab.send(host, None, Status::Critical);
+        lab.run(MINUTE);
+    }
+    assert!(!lab.host(DEVICE).reachable, "its router is down");
+    enter(&mut lab, phase(false, Status::Warning));
+    assert_eq!(lab.told_of("rental").len(), 1, "{:?}", lab.told());
+    assert_eq!(lab.told_of("box-1 ").len(), 0, "that it is unreachable is no news: {:?}", lab.told());
 }
 
 #[test]

@@ -185,7 +185,7 @@ fn access_and_alias_follow_from_the_end_that_comes_first() {
         (Life { hold_until: Some(at(700)), ..life }, None, 120 + day),
     ] {
         assert_eq!(life.access(), access.map(|(from, until)| (at(from), at(until))), "{life:?}");
-        assert_eq!(life.alias_freed_at(), at(freed_at), "{life:?}");
+        assert_eq!(life.alias_freed_at(), Some(at(freed_at)), "{life:?}");
     }
 }
 

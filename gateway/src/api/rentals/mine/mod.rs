@@ -170,7 +170,7 @@ fn service(rental: &Rental, of: SeenService) -> MyService {
 /// Says why a rental has not begun, each reason once. What operators read names the device and what was measured of it
 /// before the rental.
 async fn delayed(app: &AppState, visible: Visible, rental: &Rental) -> Result<Vec<String>, Problem> {
-    let delays = delays(&app.store, rental, visible.now).await?;
+    let delays = delays(app, rental, visible.now).await?;
     let mut said = BTreeSet::new();
     let reasons = delays.iter().map(|delay| reason(&delay.kind)).filter(|reason| said.insert(*reason));
     Ok(reasons.map(ToOwned::to_owned).collect())

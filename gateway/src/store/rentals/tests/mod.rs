@@ -148,21 +148,28 @@ async fn the_alias_of_the_statement_is_free_when_that_of_the_engine_is() {
         let endings = EndReason::ALL.map(|reason| Some(Ending { at: at(700), reason }));
         let mut tx = store.begin().await.unwrap();
         let mut all = Vec::new();
-        for (n, ending) in endings.into_iter().chain([None]).enumerate() {
-            let rental = rental(10 + n as i64, booking, hold_until, ending);
+        let endings = endings.into_iter().chain([None]);
+        let lives = endings.flat_map(|ending| shipped::deliveries().map(move |delivery| (ending, delivery)));
+        for (n, (ending, delivery)) in lives.enumerate() {
+            let mut rental = rental(10 + n as i64, booking, hold_until, ending);
+            rental.life.delivery = delivery;
             super::insert(&mut tx, &rental).await.unwrap();
             super::update(&mut tx, &rental, at(0)).await.unwrap();
             all.push(rental);
         }
-        for now in [549, 550, 699, 700, 749, 750, 799, 800, 1_199, 1_200, 1_249, 1_250] {
+        let is_free =
+            |r: &super::Rental, now| r.life.alias_freed_at().is_some_and(|freed_at| freed_at <= now);
+        for now in [
+            549, 550, 699, 700, 749, 750, 769, 770, 799, 800, 1_199, 1_200, 1_249, 1_250, 1_309, 1_310,
+            90_000,
+        ] {
             let now = at(now + day);
             let ids = |rentals: &[super::Rental]| rentals.iter().map(|r| r.id).collect::<Vec<Id>>();
-            let in_use: Vec<super::Rental> =
-                all.iter().filter(|r| now < r.life.alias_freed_at()).cloned().collect();
+            let in_use: Vec<super::Rental> = all.iter().filter(|r| !is_free(r, now)).cloned().collect();
             let found = aliases::in_use(&mut tx, id(1), now).await.unwrap();
             assert_eq!(ids(&found), ids(&in_use), "{now:?} with {hold_until:?}");
             let rested = aliases::rested(&mut tx, now).await.unwrap();
-            let others = all.iter().filter(|r| now >= r.life.alias_freed_at()).map(|r| r.id);
+            let others = all.iter().filter(|r| is_free(r, now)).map(|r| r.id);
             assert_eq!(rested, others.collect::<Vec<Id>>(), "{now:?} with {hold_until:?}");
         }
     }

@@ -1,5 +1,6 @@
 //! Rented devices that are handed over: stories, and random ones beside a naive model.
 
+mod clocks;
 mod shipped;
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::Status;
 use proptest::prelude::*;
 
+use self::clocks::Clocks;
 use super::lab::{box_of_others, service};
 use crate::id::{HostId, Id};
 use crate::messages::{
@@ -329,6 +331,40 @@ fn a_stored_handover_that_is_to_come_is_judged_again() {
     assert_eq!(world.handed_over.len(), 1, "the store does not have the second one yet");
 }
 
+#[test]
+fn a_clock_that_is_set_back_hands_no_device_over_in_a_block() {
+    let mut world = World::good();
+    let blocked = HandoverSpec { blocks: vec![(wall(650), wall(900))], until: wall(5_000), ..rental() };
+    world.put(HandoverSpec { is_ready: false, ..blocked.clone() });
+    world.to(640);
+    world.set_clock(-600);
+    world.to(51);
+    world.put(blocked.clone());
+    assert_eq!(world.handed_over, [], "the rental has not begun by the clock that is shown");
+    world.to(899);
+    assert_eq!(
+        world.handed_over,
+        [],
+        "the block has begun 10 s after the step, and lasts by the clock that is shown"
+    );
+    world.to(901);
+    assert_eq!(world.handed_over, [(host(1), wall(900))]);
+    let mut accepted = World::good();
+    let at_once = HandoverSpec { rule: None, ..blocked };
+    accepted.put(HandoverSpec { is_ready: false, ..at_once.clone() });
+    accepted.to(640);
+    accepted.set_clock(-30);
+    accepted.to(625);
+    accepted.put(at_once);
+    assert_eq!(accepted.handed_over, []);
+    accepted.input(MonitorInput::AcceptClock);
+    assert_eq!(
+        accepted.handed_over,
+        [(host(1), wall(625))],
+        "the block has not begun by the clock that is right"
+    );
+}
+
 #[derive(Clone, Debug)]
 enum Deed {
     Send(i64, Option<usize>, bool),
@@ -372,6 +408,7 @@ struct Model {
     woke: Mono,
     ok_for: Duration,
     seen: usize,
+    clocks: Clocks,
 }
 
 impl Model {
@@ -383,12 +420,15 @@ impl Model {
         let rule = Some(GateRule { services: None, ok_for: seconds(ok_for) });
         let spec = Some(HandoverSpec { rule, ..rental() });
         let (good, woke) = (BTreeMap::new(), Mono::ZERO);
-        let mut model = Model { world, spec, good, woke, ok_for: seconds(ok_for), seen: 0 };
+        let clocks = Clocks::started(Mono::from_secs(100_000));
+        let mut model = Model { world, spec, good, woke, ok_for: seconds(ok_for), seen: 0, clocks };
         model.tell();
         model
     }
 
     fn tell(&mut self) {
+        let block = self.spec.as_ref().and_then(|spec| spec.blocks.first().copied());
+        self.clocks.plan(block, self.world.now);
         match &self.spec {
             Some(spec) => self.world.put(spec.clone()),
             None => self.world.input(MonitorInput::ForgetHandover(RENTAL)),
@@ -413,7 +453,9 @@ impl Model {
                 }
             }
             Deed::SetClock(by) => {
+                let expected = self.now().wall;
                 self.world.set_clock(by);
+                self.clocks.step(expected, self.now());
                 self.woke = self.now().mono;
                 let now = self.now().wall;
                 if let Some(spec) = &mut self.spec {
@@ -423,6 +465,7 @@ impl Model {
             Deed::Restart => {
                 self.world.restart();
                 self.woke = self.now().mono;
+                self.clocks = Clocks::started(self.woke);
                 self.good.values_mut().for_each(|since| *since = self.woke);
                 self.tell();
             }
@@ -472,6 +515,7 @@ impl Model {
     /// Compares what was handed over with what the gate of the model says.
     fn judge(&mut self) {
         let now = self.now();
+        self.clocks.settle(now);
         for device in [1, 2].map(host) {
             if self.world.is_good(device) {
                 self.good.entry(device).or_insert(now.mono);
@@ -485,8 +529,8 @@ impl Model {
             assert_eq!(new, [], "there is no rental");
             return;
         };
-        let is_blocked = spec.blocks.iter().any(|(from, until)| (*from..*until).contains(&now.wall));
-        let is_open = spec.is_ready && !is_blocked && (spec.from..spec.until).contains(&now.wall);
+        let is_open =
+            spec.is_ready && !self.clocks.is_blocked(now) && (spec.from..spec.until).contains(&now.wall);
         let good_since = self.good.get(&spec.host).copied();
         let passes = is_open && good_since.is_some_and(|since| since + self.ok_for <= now.mono);
         let is_due = passes && spec.handed_over_at.is_none();
