@@ -75,7 +75,7 @@ const COMMANDS: [(&str, &[&[Pair]]); 39] = [
     ("rule set", &[RULE, NAME]),
     ("service set", &[SETTINGS, LIMITS, &[("check", "--check")]]),
     ("subscription add", &[&[("kinds", "--kind")]]),
-    ("subscription set", &[&[("kinds", "--kind"), ("url", "--url")]]),
+    ("subscription set", &[&[("kinds", "--kind"), ("url", "--address")]]),
     ("token create", &[TOKEN, CHOSEN]),
     ("user add", &[&[("role", "--role")]]),
 ];

@@ -1,6 +1,6 @@
 //! The help of every command, as a terminal of the usual width shows it.
 
-use clap::{Command, CommandFactory as _};
+use clap::{Arg, Command, CommandFactory as _};
 
 use super::table::{self, Column};
 use super::{Cli, HELP_WIDTH, care, device, events, grant, host, incident, operator, renter, status};
@@ -43,6 +43,24 @@ fn every_help_fits_80_columns_and_splits_no_word() {
             }
             let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
             assert_eq!(words(&shown), words(&whole), "{name}");
+        }
+    }
+}
+
+/// A global option takes the value of an argument with its name. The command would go to another gateway then, or with
+/// another token.
+#[test]
+fn no_argument_has_the_name_of_a_global_option() {
+    let root = Cli::command();
+    let globals: Vec<&Arg> = root.get_arguments().filter(|a| a.is_global_set()).collect();
+    assert_eq!(globals.len(), 4, "data, url, token and json");
+    let is_same = |own: &Arg, global: &Arg| {
+        own.get_id() == global.get_id() || own.get_long().is_some() && own.get_long() == global.get_long()
+    };
+    for (_, command) in root.get_subcommands().flat_map(all) {
+        for own in command.get_arguments() {
+            let is_taken = globals.iter().any(|global| is_same(own, global));
+            assert!(!is_taken, "{}: a global option is called {}", command.get_name(), own.get_id());
         }
     }
 }
