@@ -6,6 +6,7 @@
 mod file;
 mod mail;
 pub(crate) mod mail_hello;
+pub mod pem;
 mod pool;
 pub mod public_url;
 mod refusal;
@@ -25,12 +26,12 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::config::public_url::PublicUrl;
 use crate::history::Keep;
-use crate::maintenance::retention::Retention;
 use crate::monitor::uplink_probe;
 use crate::outbound::Outbound;
 use crate::outbound::secret_url::SecretUrl;
 use crate::store::TimingDefaults;
 use crate::store::addresses::Pools;
+use crate::store::retention::Retention;
 
 pub use file::{FILE, MailSecurity, Password};
 pub use mail::MailConfig;

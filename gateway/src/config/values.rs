@@ -21,11 +21,11 @@ use super::{
 };
 use crate::health::telemetry;
 use crate::history::Keep;
-use crate::maintenance::retention::Retention;
 use crate::monitor::uplink_probe;
 use crate::outbound::Outbound;
 use crate::outbound::address;
 use crate::store::TimingDefaults;
+use crate::store::retention::Retention;
 
 /// A domain that is reserved for private use.
 const DEFAULT_DNS_SUFFIX: &str = "fleet.internal";
