@@ -184,13 +184,13 @@ const NAME_SQLX: [&str; 35] = [
     "api/tests/hostile.rs",
     "api/tests/repeated.rs",
     "api/users.rs",
-    "monitor/verdict_inputs.rs",
     "notification/delivery/hand_over.rs",
     "notification/delivery/record.rs",
     "notification/delivery/tests.rs",
     "notification/dispatcher/mod.rs",
     "notification/dispatcher/tests/mod.rs",
     "notification/routing.rs",
+    "verdict/mod.rs",
     "writer/commit.rs",
 ];
 
