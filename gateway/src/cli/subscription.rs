@@ -97,7 +97,7 @@ async fn add(client: &Client, body: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-const COLUMNS: [Column; 5] = [
+pub(super) const COLUMNS: [Column; 5] = [
     Column::whole("ID"),
     Column::whole("STATE"),
     Column::whole("WAITING"),

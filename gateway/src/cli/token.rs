@@ -161,13 +161,13 @@ fn secret(client: &Client, made: &Value, words: &str) -> anyhow::Result<()> {
     said(client, words)
 }
 
-const COLUMNS: [Column; 7] = [
+pub(super) const COLUMNS: [Column; 7] = [
     Column::whole("KIND"),
     Column::whole("ID"),
     Column::name("NAME"),
     Column::text("PERMISSION"),
     Column::whole("EXPIRES"),
-    Column::whole("LAST USED"),
+    Column::whole("LAST USED").optional(),
     Column::whole("STATE"),
 ];
 

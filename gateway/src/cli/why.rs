@@ -159,7 +159,7 @@ pub(crate) async fn message(client: &Client, command: MessageCommand) -> anyhow:
     }
 }
 
-const COLUMNS: [Column; 8] = [
+pub(super) const COLUMNS: [Column; 8] = [
     Column::whole("ID"),
     Column::whole("OUTCOME"),
     Column::name("CONTACT"),
