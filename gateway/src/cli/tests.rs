@@ -234,13 +234,65 @@ fn named(text: &str) -> Vec<Vec<&str>> {
     code.map(|code| code.split(' ').take_while(is_name).collect()).collect()
 }
 
-#[test]
-fn every_command_that_docs_and_advice_name_exists() {
+/// The README and the pages of `docs/`.
+fn pages() -> Vec<String> {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("in the repository");
     let docs = std::fs::read_dir(root.join("docs")).expect("docs").flatten().map(|entry| entry.path());
-    let docs =
-        docs.filter(|path| path.extension().is_some_and(|e| e == "md")).chain([root.join("README.md")]);
-    let mut texts: Vec<String> = docs.map(|path| std::fs::read_to_string(path).expect("a text")).collect();
+    let docs = docs.filter(|path| path.extension().is_some_and(|e| e == "md"));
+    let all = docs.chain([root.join("README.md")]);
+    all.map(|path| std::fs::read_to_string(path).expect("a text")).collect()
+}
+
+/// The words of a command as a shell reads them, up to its end.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    for c in line.chars() {
+        match (c, quote) {
+            (c, Some(end)) if c == end => quote = None,
+            (c, Some(_)) => word.get_or_insert_default().push(c),
+            ('\'' | '"', None) => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            ('|' | ';' | '>' | '&' | ')', None) => break,
+            ('#', None) if word.is_none() => break,
+            (c, None) if c.is_whitespace() => words.extend(word.take()),
+            (c, None) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+/// The commands in the blocks of a page that a person copies into a shell.
+fn copied(page: &str) -> Vec<Vec<String>> {
+    let blocks = page.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let lines = blocks.flat_map(|block| {
+        block.replace("\\\n", " ").lines().map(|line| line.trim().to_owned()).collect::<Vec<_>>()
+    });
+    let command = |line: String| {
+        let begun = line.strip_prefix("fleetgate ");
+        let command = begun.or_else(|| line.split_once("$(fleetgate ").map(|(_, rest)| rest));
+        command.map(words)
+    };
+    lines.filter_map(command).collect()
+}
+
+#[test]
+fn every_command_of_the_docs_is_taken_as_it_is_printed() {
+    let all: Vec<Vec<String>> = pages().iter().flat_map(|page| copied(page)).collect();
+    assert!(all.len() > 150, "only {} commands were found", all.len());
+    for command in all {
+        let line = ["fleetgate".to_owned()].into_iter().chain(command.iter().cloned());
+        if let Err(error) = Cli::command().try_get_matches_from(line) {
+            panic!("fleetgate {}:\n{error}", command.join(" "));
+        }
+    }
+}
+
+#[test]
+fn every_command_that_docs_and_advice_name_exists() {
+    let mut texts = pages();
     texts.extend(super::advice::COMMANDS.iter().map(|(_, command)| format!("`{command}`")));
     let cli = Cli::command();
     let mut count = 0;
