@@ -458,7 +458,7 @@ impl Monitor {
 
     fn give_up_questions(&mut self, now: Now) {
         while let Some(id) = self.shared.asks.overdue(now.mono) {
-            self.shared.figures.lost_answers += 1;
+            self.shared.figures.lost_probes += 1;
             self.answer(id, ProbeReply::Refused("no reply to this probe".to_owned()), now);
         }
     }
