@@ -18,6 +18,7 @@ mod paths;
 pub mod profile;
 mod reachability;
 mod rental_phases;
+mod run;
 mod schedule;
 mod service;
 mod state;
