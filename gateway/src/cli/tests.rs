@@ -4,7 +4,7 @@ use clap::{Arg, Command, CommandFactory as _};
 
 use super::table::{self, Column};
 use super::{
-    Cli, HELP_WIDTH, booking, care, customer, device, events, forwarded, grant, host, incident, operator,
+    Cli, HELP_WIDTH, booking, customer, device, downtime, events, forwarded, grant, host, incident, operator,
     person, rental, rental_events, renter, report, restore_review, status, subscription, token, why,
 };
 use crate::api::testing::TestApi;
@@ -120,7 +120,7 @@ fn rows_of_monitoring() -> Vec<LongRow> {
         (&host::COLUMNS, host, vec!["12d 23h", ADDRESS, "CRITICAL"]),
         (&host::SERVICE_COLUMNS, service, vec!["12d 23h", "CRITICAL"]),
         (&incident::COLUMNS, incident, vec![ID, "12d 23h", "29 of 30"]),
-        (&care::COLUMNS, downtime, vec![ID, TIME]),
+        (&downtime::COLUMNS, downtime, vec![ID, TIME]),
         (&why::COLUMNS, message, vec![ID, "given_up"]),
         (&report::COLUMNS, availability, vec!["98.610 %", "12d 23h"]),
     ]
