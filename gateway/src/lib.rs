@@ -30,6 +30,7 @@ pub mod server;
 pub mod signals;
 pub mod store;
 pub mod tunnel;
+pub mod verdict;
 pub mod watchdog;
 pub mod web;
 pub mod writer;

@@ -7,7 +7,6 @@ const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 /// A call and its command. `{}` is one part of the path; `$1` is the first of them in the command.
 pub(super) const COMMANDS: [(&str, &str); 39] = [
     ("POST /contacts", "fleetgate contact add NAME"),
-    ("GET /backups", "fleetgate backup list"),
     ("GET /contacts", "fleetgate contact list"),
     ("GET /devices", "fleetgate device list"),
     ("POST /devices", "fleetgate device add NAME"),
@@ -38,6 +37,7 @@ pub(super) const COMMANDS: [(&str, &str); 39] = [
     ("GET /profiles", "fleetgate profile list"),
     ("PUT /profiles/{}", "fleetgate profile set $1"),
     ("GET /rentals", "fleetgate rental list"),
+    ("PATCH /rentals/{}", "fleetgate rental set $1"),
     ("POST /rentals/{}/cancel", "fleetgate rental cancel $1"),
     ("POST /rentals/{}/end", "fleetgate rental end $1"),
     ("POST /rentals/{}/return", "fleetgate rental return $1"),

@@ -281,7 +281,7 @@ fn booked(client: &Client, booking: &Booking) -> anyhow::Result<()> {
     said(client, &format!("Booking {}{}", booking.id, held.unwrap_or_default()))
 }
 
-const COLUMNS: [Column; 6] = [
+pub(super) const COLUMNS: [Column; 6] = [
     Column::whole("ID"),
     Column::name("REF"),
     Column::whole("CUSTOMER"),

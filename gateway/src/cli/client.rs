@@ -302,6 +302,16 @@ macro_rules! api_path {
 }
 pub(crate) use api_path;
 
+/// Returns the path of a host or one of its services. `cam-07/disk` is a service too, as in the
+/// log.
+pub(super) fn path_of(host: &str, service: Option<&str>) -> String {
+    match (service, host.split_once('/')) {
+        (Some(service), _) => api_path!("/hosts/{}/services/{}", host, service),
+        (None, Some((host, service))) => api_path!("/hosts/{}/services/{}", host, service),
+        (None, None) => api_path!("/hosts/{}", host),
+    }
+}
+
 /// Returns a name with a slash as a part of a path, such as the reference of a customer.
 pub(crate) fn part(name: &str) -> String {
     name.replace('%', "%25").replace('/', "%2F")

@@ -147,7 +147,7 @@ pub(super) fn printed(client: &Client, answer: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-const COLUMNS: [Column; 4] =
+pub(super) const COLUMNS: [Column; 4] =
     [Column::whole("ID"), Column::name("REF"), Column::name("NAME"), Column::text("CONTACTS")];
 
 async fn list(client: &Client) -> anyhow::Result<()> {

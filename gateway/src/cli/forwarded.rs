@@ -24,7 +24,7 @@ pub(crate) struct ForwardedArgs {
     lines: usize,
 }
 
-const COLUMNS: [Column; 8] = [
+pub(super) const COLUMNS: [Column; 8] = [
     Column::whole("HOUR"),
     Column::name("PEER"),
     Column::name("OWNER"),
@@ -68,8 +68,8 @@ fn row(of: &ForwardedHour) -> Vec<String> {
         table::safe(of.rental.as_deref().unwrap_or("-")),
         table::safe(&of.host),
         port,
-        of.sent_bytes.to_string(),
-        of.received_bytes.to_string(),
+        table::bytes(of.sent_bytes),
+        table::bytes(of.received_bytes),
     ]
 }
 

@@ -3,8 +3,7 @@
 use clap::Subcommand;
 use serde_json::Value;
 
-use super::care::place;
-use super::client::{Client, api_path};
+use super::client::{Client, api_path, path_of};
 use super::device::{self, said};
 use super::grant;
 use super::graph;
@@ -109,7 +108,7 @@ pub(crate) async fn run(client: &Client, command: HostCommand) -> anyhow::Result
 
 pub(crate) async fn check(client: &Client, command: CheckCommand) -> anyhow::Result<()> {
     let CheckCommand::Now { host, service } = command;
-    let path = format!("{}/check", place(&host, service.as_deref()));
+    let path = format!("{}/check", path_of(&host, service.as_deref()));
     let host = host.split('/').next().unwrap_or_default();
     client.call(reqwest::Method::POST, &path, Some(&Value::Object(Default::default()))).await?;
     anstream::eprintln!("Check requested; see the result with: fleetgate host show {host}");

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use reqwest::Method;
 
-use super::care::Word;
+use super::ack::AckOptions;
 use super::client::{Client, api_path};
 use super::device::said;
 use super::host::pages;
@@ -44,7 +44,7 @@ pub(crate) struct AckArgs {
     #[arg(value_name = "ID")]
     incident: String,
     #[command(flatten)]
-    word: Word,
+    options: AckOptions,
 }
 
 pub(crate) async fn run(client: &Client, command: IncidentCommand) -> anyhow::Result<()> {
@@ -61,7 +61,7 @@ pub(crate) async fn run(client: &Client, command: IncidentCommand) -> anyhow::Re
 
 async fn acknowledge(client: &Client, args: AckArgs) -> anyhow::Result<()> {
     let path = api_path!("/incidents/{}/acknowledgement", args.incident);
-    let known: Incident = client.post(&path, &args.word.body()?).await?;
+    let known: Incident = client.post(&path, &args.options.body()?).await?;
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(&known)?);
     }

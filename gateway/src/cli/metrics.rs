@@ -5,8 +5,7 @@ use fleetgate_engine::history::query::sparkline;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::care::place;
-use super::client::{Client, api_path};
+use super::client::{Client, api_path, path_of};
 use super::device::said;
 use super::table::{self, Column};
 use super::token::when;
@@ -51,7 +50,7 @@ async fn list(client: &Client, object: &str) -> anyhow::Result<()> {
     let found: Vec<&SeriesInfo> = page.items.iter().filter(wanted).collect();
     if found.is_empty() {
         // An unknown service is an error that names the others.
-        let _: Value = client.get(&place(object, None), &[]).await?;
+        let _: Value = client.get(&path_of(object, None), &[]).await?;
     }
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(&found)?);
@@ -90,7 +89,7 @@ async fn course(client: &Client, args: &MetricsArgs, label: &str) -> anyhow::Res
     let found: MetricsQuery = client.get("/metrics/query", &query).await?;
     let Some(series) = found.series.first() else {
         // An unknown service is an error that names the others.
-        let _: Value = client.get(&place(&args.object, None), &[]).await?;
+        let _: Value = client.get(&path_of(&args.object, None), &[]).await?;
         let object = &args.object;
         anyhow::bail!("{object} has no samples of {label:?}: `fleetgate metrics {object}` lists its metrics");
     };

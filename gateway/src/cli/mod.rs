@@ -1,11 +1,11 @@
 //! The command line. `serve` and `demo` run a gateway. All other commands use its API and have no
 //! other source of information.
 
+mod ack;
 mod advice;
 mod apply;
 mod backup;
 mod booking;
-mod care;
 mod client;
 mod conf;
 mod contact;
@@ -14,6 +14,7 @@ mod demo;
 mod demo_past;
 mod demo_rentals;
 mod device;
+mod downtime;
 mod enrolment;
 mod events;
 mod explain;
@@ -151,13 +152,13 @@ enum Command {
     #[command(subcommand)]
     Report(report::ReportCommand),
     /// Acknowledge a problem
-    Ack(care::AckArgs),
+    Ack(ack::AckArgs),
     /// Show and acknowledge incidents (problems with one cause)
     #[command(subcommand)]
     Incident(incident::IncidentCommand),
     /// Manage downtimes (checks continue, notifications are suppressed)
     #[command(subcommand)]
-    Downtime(care::DowntimeCommand),
+    Downtime(downtime::DowntimeCommand),
     /// Approve or reject devices that wait for approval
     #[command(subcommand)]
     Enrolment(enrolment::EnrolmentCommand),
@@ -293,9 +294,9 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Metrics(args) => metrics::run(&client()?, args).await?,
         Command::Graph(args) => graph::run(&client()?, args).await?,
         Command::Report(command) => report::run(&client()?, command).await?,
-        Command::Ack(args) => care::acknowledge(&client()?, args).await?,
+        Command::Ack(args) => ack::run(&client()?, args).await?,
         Command::Incident(command) => incident::run(&client()?, command).await?,
-        Command::Downtime(command) => care::downtime(&client()?, command).await?,
+        Command::Downtime(command) => downtime::run(&client()?, command).await?,
         Command::Enrolment(command) => enrolment::run(&client()?, command).await?,
         Command::Token(command) => token::run(&client()?, command).await?,
         Command::User(command) => user::run(&client()?, command).await?,

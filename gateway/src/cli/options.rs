@@ -10,7 +10,7 @@ use clap::parser::ValueSource;
 type Pair = (&'static str, &'static str);
 
 /// The options of each command.
-const COMMANDS: [(&str, &[&[Pair]]); 39] = [
+const COMMANDS: [(&str, &[&[Pair]]); 40] = [
     ("ack", &[&[("comment", "--comment"), ("expires", "--for")]]),
     ("booking add", &[BOOKING, ITEMS]),
     ("booking set", &[BOOKING]),
@@ -27,6 +27,7 @@ const COMMANDS: [(&str, &[&[Pair]]); 39] = [
     ("downtime add", &[DOWNTIME, &[("labels", "--label"), ("service", "--service")]]),
     ("downtime set", &[DOWNTIME]),
     ("enrolment approve", &[NAME, &[("labels", "--label")]]),
+    ("explain", &[&[("at", "--at"), ("from", "--from"), ("protocol", "--udp"), ("to", "--to")]]),
     ("grant add", &[GRANT, NAME]),
     ("grant set", &[GRANT]),
     ("host add", &[LOGIN, NEW_LOGIN, CHOSEN, &[("address", "--address"), ("via", "--via")]]),
@@ -75,7 +76,7 @@ const COMMANDS: [(&str, &[&[Pair]]); 39] = [
     ("rule set", &[RULE, NAME]),
     ("service set", &[SETTINGS, LIMITS, &[("check", "--check")]]),
     ("subscription add", &[&[("kinds", "--kind")]]),
-    ("subscription set", &[&[("kinds", "--kind"), ("url", "--url")]]),
+    ("subscription set", &[&[("kinds", "--kind"), ("url", "--address")]]),
     ("token create", &[TOKEN, CHOSEN]),
     ("user add", &[&[("role", "--role")]]),
 ];
@@ -308,6 +309,7 @@ mod tests {
             ("renter add laptop --person y_1 --mtu 9 --public-key x", vec!["--mtu: ", "--public-key: "]),
             ("subscription add http://127.0.0.1:9/x --kind rental.x", vec!["--kind: "]),
             ("contact add ops --email x --digest 99", vec!["--email: ", "--digest: "]),
+            ("explain --from w_38h601nahgbz6 --to cam", vec!["--from: no renter is called"]),
         ] {
             let words = ["fleetgate"].into_iter().chain(line.split(' '));
             let matches = Cli::command().try_get_matches_from(words).unwrap();

@@ -84,7 +84,7 @@ pub(super) async fn run(client: &Client, command: PersonCommand) -> anyhow::Resu
     }
 }
 
-const COLUMNS: [Column; 4] =
+pub(super) const COLUMNS: [Column; 4] =
     [Column::whole("ID"), Column::whole("CUSTOMER"), Column::name("NAME"), Column::text("E-MAIL")];
 
 fn row(p: &Person) -> Vec<String> {

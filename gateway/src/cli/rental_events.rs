@@ -45,11 +45,11 @@ pub(crate) async fn run(client: &Client, args: RentalEventsArgs) -> anyhow::Resu
 }
 
 /// Events come one by one: no heads are printed.
-const COLUMNS: [Column; 5] = [
+pub(super) const COLUMNS: [Column; 5] = [
     Column::whole("TIME"),
     Column::whole("RENTAL"),
     Column::whole("EVENT"),
-    Column::whole("DEVICE"),
+    Column::whole("DEVICE").optional(),
     Column::text("WINDOW"),
 ];
 

@@ -78,7 +78,7 @@ async fn fetch(client: &Client, args: &AvailabilityArgs) -> anyhow::Result<Avail
     Ok(report)
 }
 
-const COLUMNS: [Column; 7] = [
+pub(super) const COLUMNS: [Column; 7] = [
     Column::name("HOST"),
     Column::name("SERVICE").optional(),
     Column::name("SITE").optional(),

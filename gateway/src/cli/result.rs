@@ -6,8 +6,7 @@ use clap::Args;
 use fleetgate_probes::plugin::MAX_OUTPUT;
 use serde_json::json;
 
-use super::care::place;
-use super::client::Client;
+use super::client::{Client, path_of};
 use super::device::{present, said};
 use super::table;
 use super::token::when;
@@ -46,7 +45,7 @@ pub(crate) async fn run(client: &Client, args: ResultArgs) -> anyhow::Result<()>
     let at = at.map(|at| at.to_string());
     let output = output(&args.output)?;
     let body = present(json!({ "exit_status": args.status, "output": output, "timestamp": at }));
-    let path = format!("{}/results", place(&args.object, None));
+    let path = format!("{}/results", path_of(&args.object, None));
     let answer: Submitted = match &args.key {
         Some(key) => client.post_once(&path, &body, key).await?,
         None => client.post(&path, &body).await?,

@@ -16,7 +16,8 @@ pub(crate) enum SubscriptionCommand {
     /// Add a subscription; its secret is printed once
     Add {
         /// http or https address that receives each event as JSON
-        url: String,
+        #[arg(value_name = "URL")]
+        address: String,
         /// Only this kind, such as rental.active; may be repeated
         #[arg(long = "kind", value_name = "KIND")]
         kinds: Vec<String>,
@@ -38,7 +39,7 @@ pub(crate) enum SubscriptionCommand {
         subscription: String,
         /// New address
         #[arg(long, value_name = "URL", group = "change")]
-        url: Option<String>,
+        address: Option<String>,
         /// Kind that replaces the present ones; may be repeated
         #[arg(long = "kind", value_name = "KIND", group = "change")]
         kinds: Vec<String>,
@@ -61,15 +62,17 @@ pub(crate) enum SubscriptionCommand {
 
 pub(crate) async fn run(client: &Client, command: SubscriptionCommand) -> anyhow::Result<()> {
     match command {
-        SubscriptionCommand::Add { url, kinds } => add(client, &json!({ "url": url, "kinds": kinds })).await,
+        SubscriptionCommand::Add { address, kinds } => {
+            add(client, &json!({ "url": address, "kinds": kinds })).await
+        }
         SubscriptionCommand::List => list(client).await,
         SubscriptionCommand::Show { subscription } => {
             show(client, &client.get(&api_path!("/subscriptions/{}", subscription), &[]).await?)
         }
-        SubscriptionCommand::Set { subscription, url, kinds, all_kinds, pause, resume } => {
+        SubscriptionCommand::Set { subscription, address, kinds, all_kinds, pause, resume } => {
             let kinds = (all_kinds || !kinds.is_empty()).then_some(kinds);
             let paused = (pause || resume).then_some(pause);
-            let body = present(json!({ "url": url, "kinds": kinds, "paused": paused }));
+            let body = present(json!({ "url": address, "kinds": kinds, "paused": paused }));
             let changed = client.patch(&api_path!("/subscriptions/{}", subscription), &body).await?;
             printed(client, &changed)?;
             said(client, &format!("Subscription {subscription} changed"))
@@ -94,7 +97,7 @@ async fn add(client: &Client, body: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-const COLUMNS: [Column; 5] = [
+pub(super) const COLUMNS: [Column; 5] = [
     Column::whole("ID"),
     Column::whole("STATE"),
     Column::whole("WAITING"),
@@ -159,22 +162,17 @@ fn show(client: &Client, s: &Subscription) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rental::{self, RentalCommand};
+    use clap::Parser as _;
+
+    use super::super::{Cli, Command, rental};
     use super::*;
 
-    #[derive(clap::Parser)]
-    enum Line {
-        #[command(subcommand)]
-        Subscription(SubscriptionCommand),
-        #[command(subcommand)]
-        Rental(RentalCommand),
-    }
-
     async fn try_run(client: &Client, line: &str) -> anyhow::Result<()> {
-        let line = <Line as clap::Parser>::try_parse_from(format!("fleetgate {line}").split(' '));
-        match line.map_err(|e| anyhow::anyhow!("{e}"))? {
-            Line::Subscription(command) => run(client, command).await,
-            Line::Rental(command) => rental::run(client, command).await,
+        let line = Cli::try_parse_from(format!("fleetgate {line}").split(' '));
+        match line.map_err(|e| anyhow::anyhow!("{e}"))?.command {
+            Command::Subscription(command) => run(client, command).await,
+            Command::Rental(command) => rental::run(client, command).await,
+            _ => panic!("another command"),
         }
     }
 
@@ -185,7 +183,7 @@ mod tests {
         try_run(&client, "subscription add http://192.0.2.9/a --kind rental.active").await.unwrap();
         let Page { items: all, .. }: Page<Subscription> = client.get("/subscriptions", &[]).await.unwrap();
         let id = all[0].id.clone();
-        for change in ["--all-kinds --url http://192.0.2.9/b", "--kind rental.ended --pause"] {
+        for change in ["--all-kinds --address http://192.0.2.9/b", "--kind rental.ended --pause"] {
             try_run(&client, &format!("subscription set {id} {change}")).await.unwrap();
         }
         let paused: Subscription = client.get(&format!("/subscriptions/{id}"), &[]).await.unwrap();

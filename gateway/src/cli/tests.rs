@@ -1,9 +1,12 @@
 //! The help of every command, as a terminal of the usual width shows it.
 
-use clap::{Command, CommandFactory as _};
+use clap::{Arg, Command, CommandFactory as _};
 
 use super::table::{self, Column};
-use super::{Cli, HELP_WIDTH, care, device, events, grant, host, incident, operator, renter, status};
+use super::{
+    Cli, HELP_WIDTH, booking, customer, device, downtime, events, forwarded, grant, host, incident, operator,
+    person, rental, rental_events, renter, report, restore_review, status, subscription, token, why,
+};
 use crate::api::testing::TestApi;
 use crate::store::access::Role;
 
@@ -47,6 +50,24 @@ fn every_help_fits_80_columns_and_splits_no_word() {
     }
 }
 
+/// A global option takes the value of an argument with its name. The command would go to another gateway then, or with
+/// another token.
+#[test]
+fn no_argument_has_the_name_of_a_global_option() {
+    let root = Cli::command();
+    let globals: Vec<&Arg> = root.get_arguments().filter(|a| a.is_global_set()).collect();
+    assert_eq!(globals.len(), 4, "data, url, token and json");
+    let is_same = |own: &Arg, global: &Arg| {
+        own.get_id() == global.get_id() || own.get_long().is_some() && own.get_long() == global.get_long()
+    };
+    for (_, command) in root.get_subcommands().flat_map(all) {
+        for own in command.get_arguments() {
+            let is_taken = globals.iter().any(|global| is_same(own, global));
+            assert!(!is_taken, "{}: a global option is called {}", command.get_name(), own.get_id());
+        }
+    }
+}
+
 #[test]
 fn every_command_option_and_argument_has_a_help() {
     for (name, command) in commands(HELP_WIDTH) {
@@ -76,30 +97,67 @@ const STATE: &str = "\u{1b}[31mCRITICAL\u{1b}[0m (acknowledged, in downtime)";
 const ADDRESS: &str = "100.100.100.100";
 const TIME: &str = "2026-03-10 13:03Z";
 
-/// A long row of each table that the brief names, and what of it must stay whole.
-fn long_rows() -> Vec<(&'static [Column], Vec<&'static str>, Vec<&'static str>)> {
+/// The columns of a table, a long row, and the cells that must stay whole.
+type LongRow = (&'static [Column], Vec<&'static str>, Vec<&'static str>);
+
+fn long_rows() -> Vec<LongRow> {
+    [rows_of_monitoring(), rows_of_access(), rows_of_rentals()].concat()
+}
+
+fn rows_of_monitoring() -> Vec<LongRow> {
     let problem = vec![STATE, "12d 23h", NAME, "a-service-of-some-length", ID, OUTPUT];
     let services = "1 critical, 2 unknown, 3 warning, 40 ok";
     let host =
         vec![STATE, "12d 23h", NAME, ADDRESS, services, "23h 59m ago", "23h 59m ago", "site=linz kind=cam"];
     let bars = "▁▂▃▄▅▆▇█▁▂▃▄▅▆▇█▁▂▃▄▅▆▇█";
     let service = vec![STATE, "12d 23h", NAME, "23h 59m ago", OUTPUT, "rta=12.5ms pl=0% time=0.2s", bars];
-    let device = vec![ID, NAME, ADDRESS, "timelapse-camera-of-linz", "tunnel", KEY];
-    let operator = vec![ID, NAME, "somebody-with-a-name", ADDRESS, "23h 59m ago", "connected"];
-    let renter = vec![ID, NAME, ID, ADDRESS, "23h 59m ago", "connected"];
-    let grant = vec![ID, "withdrawn", NAME, NAME, "icmp, tcp 22 443 8000-8100", TIME, TIME, OUTPUT];
     let incident = vec![ID, "service", "12d 23h", "29 of 30", "user:somebody-with-a-name", OUTPUT];
     let downtime = vec![ID, NAME, TIME, TIME, "mon-fri 02:00-04:00 Europe/Vienna", "user:ada", OUTPUT];
+    let message = vec![ID, "given_up", NAME, "somebody-with-a-name@example.org", "12", "99", TIME, OUTPUT];
+    let availability = vec![NAME, NAME, NAME, "98.610 %", "100.000 %", "12d 23h", "12d 23h"];
     vec![
         (&status::COLUMNS, problem, vec!["12d 23h", ID, "CRITICAL"]),
         (&host::COLUMNS, host, vec!["12d 23h", ADDRESS, "CRITICAL"]),
         (&host::SERVICE_COLUMNS, service, vec!["12d 23h", "CRITICAL"]),
+        (&incident::COLUMNS, incident, vec![ID, "12d 23h", "29 of 30"]),
+        (&downtime::COLUMNS, downtime, vec![ID, TIME]),
+        (&why::COLUMNS, message, vec![ID, "given_up"]),
+        (&report::COLUMNS, availability, vec!["98.610 %", "12d 23h"]),
+    ]
+}
+
+fn rows_of_access() -> Vec<LongRow> {
+    let device = vec![ID, NAME, ADDRESS, "timelapse-camera-of-linz", "tunnel", KEY];
+    let operator = vec![ID, NAME, "somebody-with-a-name", ADDRESS, "23h 59m ago", "connected"];
+    let grant = vec![ID, "withdrawn", NAME, NAME, "icmp, tcp 22 443 8000-8100", TIME, TIME, OUTPUT];
+    let token = vec!["enrolment", ID, NAME, "operator of ada (rentals)", TIME, "23h 59m ago", "revoked"];
+    let sent = vec![TIME, NAME, NAME, ID, NAME, "tcp others", "999.9 GB", "999.9 GB"];
+    let review = vec!["enrolment token", NAME, OUTPUT, TIME];
+    vec![
         (&device::COLUMNS, device, vec![ID, ADDRESS, "tunnel"]),
         (&operator::COLUMNS, operator, vec![ID, ADDRESS, "connected"]),
-        (&renter::COLUMNS, renter, vec![ID, ADDRESS, "connected"]),
         (&grant::COLUMNS, grant, vec![ID, TIME, "withdrawn"]),
-        (&incident::COLUMNS, incident, vec![ID, "12d 23h", "29 of 30"]),
-        (&care::COLUMNS, downtime, vec![ID, TIME]),
+        (&token::COLUMNS, token, vec![ID, TIME, "revoked"]),
+        (&forwarded::COLUMNS, sent, vec![TIME, "tcp others", "999.9 GB"]),
+        (&restore_review::COLUMNS, review, vec!["enrolment token", TIME]),
+    ]
+}
+
+fn rows_of_rentals() -> Vec<LongRow> {
+    let zoned = "2026-03-10 14:03 CET";
+    let rental = vec![ID, "returning", NAME, zoned, zoned, NAME];
+    let booking = vec![ID, NAME, ID, zoned, NAME, TIME];
+    let customer = vec![ID, NAME, NAME, "Ada <ada@example.org>, Bob <bob@example.org>"];
+    let person = vec![ID, ID, NAME, "somebody-with-a-name@example.org"];
+    let renter = vec![ID, NAME, ID, ADDRESS, "23h 59m ago", "connected"];
+    let subscription = vec![ID, "failing", "1000", "https://booking.example.com/fleet", OUTPUT];
+    vec![
+        (&rental::COLUMNS, rental, vec![ID, "returning", zoned]),
+        (&booking::COLUMNS, booking, vec![ID, TIME]),
+        (&customer::COLUMNS, customer, vec![ID]),
+        (&person::COLUMNS, person, vec![ID]),
+        (&renter::COLUMNS, renter, vec![ID, ADDRESS, "connected"]),
+        (&subscription::COLUMNS, subscription, vec![ID, "failing"]),
     ]
 }
 
@@ -119,6 +177,17 @@ fn tables_fit_80_and_120_columns_and_keep_ids_and_times_whole() {
             assert!(whole.iter().all(|cell| lines[1].contains(cell)), "{lines:#?}");
             assert!(lines[1].contains('\u{2026}'), "{lines:#?}");
         }
+    }
+}
+
+#[test]
+fn an_event_of_a_rental_is_one_line_of_the_terminal() {
+    let happened = format!("{:<28}", "rental.allowance_reached");
+    let window = "from 2026-03-10 14:03Z until 2026-03-12 14:03Z";
+    let cells = [TIME, ID, &happened, ID, window].map(str::to_owned);
+    for width in [80, 120] {
+        let line = table::row(&rental_events::COLUMNS, &cells, Some(width));
+        assert!(line.chars().count() <= width && line.contains(happened.trim_end()), "{line}");
     }
 }
 
@@ -165,13 +234,65 @@ fn named(text: &str) -> Vec<Vec<&str>> {
     code.map(|code| code.split(' ').take_while(is_name).collect()).collect()
 }
 
-#[test]
-fn every_command_that_docs_and_advice_name_exists() {
+/// The README and the pages of `docs/`.
+fn pages() -> Vec<String> {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("in the repository");
     let docs = std::fs::read_dir(root.join("docs")).expect("docs").flatten().map(|entry| entry.path());
-    let docs =
-        docs.filter(|path| path.extension().is_some_and(|e| e == "md")).chain([root.join("README.md")]);
-    let mut texts: Vec<String> = docs.map(|path| std::fs::read_to_string(path).expect("a text")).collect();
+    let docs = docs.filter(|path| path.extension().is_some_and(|e| e == "md"));
+    let all = docs.chain([root.join("README.md")]);
+    all.map(|path| std::fs::read_to_string(path).expect("a text")).collect()
+}
+
+/// The words of a command as a shell reads them, up to its end.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    for c in line.chars() {
+        match (c, quote) {
+            (c, Some(end)) if c == end => quote = None,
+            (c, Some(_)) => word.get_or_insert_default().push(c),
+            ('\'' | '"', None) => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            ('|' | ';' | '>' | '&' | ')', None) => break,
+            ('#', None) if word.is_none() => break,
+            (c, None) if c.is_whitespace() => words.extend(word.take()),
+            (c, None) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+/// The commands in the blocks of a page that a person copies into a shell.
+fn copied(page: &str) -> Vec<Vec<String>> {
+    let blocks = page.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let lines = blocks.flat_map(|block| {
+        block.replace("\\\n", " ").lines().map(|line| line.trim().to_owned()).collect::<Vec<_>>()
+    });
+    let command = |line: String| {
+        let begun = line.strip_prefix("fleetgate ");
+        let command = begun.or_else(|| line.split_once("$(fleetgate ").map(|(_, rest)| rest));
+        command.map(words)
+    };
+    lines.filter_map(command).collect()
+}
+
+#[test]
+fn every_command_of_the_docs_is_taken_as_it_is_printed() {
+    let all: Vec<Vec<String>> = pages().iter().flat_map(|page| copied(page)).collect();
+    assert!(all.len() > 150, "only {} commands were found", all.len());
+    for command in all {
+        let line = ["fleetgate".to_owned()].into_iter().chain(command.iter().cloned());
+        if let Err(error) = Cli::command().try_get_matches_from(line) {
+            panic!("fleetgate {}:\n{error}", command.join(" "));
+        }
+    }
+}
+
+#[test]
+fn every_command_that_docs_and_advice_name_exists() {
+    let mut texts = pages();
     texts.extend(super::advice::COMMANDS.iter().map(|(_, command)| format!("`{command}`")));
     let cli = Cli::command();
     let mut count = 0;

@@ -23,8 +23,7 @@ pub(crate) enum TokenCommand {
     /// Revoke a token
     Revoke {
         /// Id of the token, as in `fleetgate token list`
-        #[arg(value_name = "ID")]
-        token: String,
+        id: String,
     },
 }
 
@@ -72,7 +71,7 @@ pub(crate) async fn run(client: &Client, command: TokenCommand) -> anyhow::Resul
         TokenCommand::Create(args) if args.enrol => create_enrolment(client, *args).await,
         TokenCommand::Create(args) => create_api(client, *args).await,
         TokenCommand::List => list(client).await,
-        TokenCommand::Revoke { token } => revoke(client, &token).await,
+        TokenCommand::Revoke { id } => revoke(client, &id).await,
     }
 }
 
@@ -162,13 +161,13 @@ fn secret(client: &Client, made: &Value, words: &str) -> anyhow::Result<()> {
     said(client, words)
 }
 
-const COLUMNS: [Column; 7] = [
+pub(super) const COLUMNS: [Column; 7] = [
     Column::whole("KIND"),
     Column::whole("ID"),
     Column::name("NAME"),
     Column::text("PERMISSION"),
     Column::whole("EXPIRES"),
-    Column::whole("LAST USED"),
+    Column::whole("LAST USED").optional(),
     Column::whole("STATE"),
 ];
 
@@ -238,7 +237,35 @@ async fn revoke(client: &Client, token: &str) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
+    use super::super::{Cli, Command};
     use super::*;
+    use crate::store::access::Role;
+
+    #[tokio::test]
+    async fn a_token_of_either_kind_is_revoked_by_its_id() {
+        let (client, _api) = crate::cli::tests::connected_as(Role::Admin).await;
+        let _: Value = client.post("/tokens", &json!({ "name": "booking", "role": "viewer" })).await.unwrap();
+        let _: Value = client.post("/enrolment-tokens", &json!({ "label": "field" })).await.unwrap();
+        let api: Vec<ApiToken> = pages(&client, "/tokens", &[]).await.unwrap();
+        let enrolment: Vec<EnrolmentToken> = pages(&client, "/enrolment-tokens", &[]).await.unwrap();
+        let ids = [
+            api.iter().find(|t| t.name == "booking").unwrap().id.as_str(),
+            enrolment.iter().find(|t| t.label == "field").unwrap().id.as_str(),
+        ];
+        for id in ids {
+            let line = Cli::try_parse_from(["fleetgate", "token", "revoke", id]).unwrap();
+            let Command::Token(command) = line.command else { panic!("another command") };
+            run(&client, command).await.unwrap();
+        }
+        let api: Vec<ApiToken> = pages(&client, "/tokens", &[]).await.unwrap();
+        let enrolment: Vec<EnrolmentToken> = pages(&client, "/enrolment-tokens", &[]).await.unwrap();
+        let revoked = api.iter().map(|t| (&t.id, &t.revoked_at));
+        let revoked = revoked.chain(enrolment.iter().map(|t| (&t.id, &t.revoked_at)));
+        let revoked: Vec<&str> = revoked.filter(|(_, at)| at.is_some()).map(|(id, _)| id.as_str()).collect();
+        assert_eq!(revoked, ids);
+    }
 
     #[test]
     fn durations_are_what_people_say() {

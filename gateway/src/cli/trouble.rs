@@ -27,8 +27,16 @@ pub(super) fn failed(error: &anyhow::Error, json: bool, is_status: bool) -> Exit
 }
 
 /// Objects with a name or an id, and the command whose `list` shows them.
-const LISTS: [(&str, &str); 9] = [
+const LISTS: [(&str, &str); 17] = [
     ("host or device", "host"),
+    ("booking", "booking"),
+    ("customer", "customer"),
+    ("message", "message"),
+    ("person", "customer person"),
+    ("rental", "rental"),
+    ("renter", "renter"),
+    ("subscription", "subscription"),
+    ("token", "token"),
     ("enrolment", "enrolment"),
     ("user", "user"),
     ("downtime", "downtime"),
@@ -156,13 +164,15 @@ mod tests {
         assert_eq!(list("no host or device is called \"cam1\""), Some("host"));
         assert_eq!(list("source.user: no user is called \"ana\""), Some("user"));
         assert_eq!(list("no incident is called \"i_1\""), Some("incident"));
+        assert_eq!(list("--person: no person is called \"y_1\""), Some("customer person"));
         for other in
             ["no profile is called \"x\"; there are: nas", "no host is called \"", "is called \"x\"", ""]
         {
             assert_eq!(list(other), None, "{other}");
         }
         for (_, command) in LISTS {
-            assert!(Cli::try_parse_from(["fleetgate", command, "list"]).is_ok(), "{command}");
+            let words = ["fleetgate"].into_iter().chain(command.split(' ')).chain(["list"]);
+            assert!(Cli::try_parse_from(words).is_ok(), "{command}");
         }
     }
 

@@ -4,8 +4,7 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::care::place;
-use super::client::{Client, api_path};
+use super::client::{Client, api_path, path_of};
 use super::device::said;
 use super::host::pages;
 use super::table::{self, Column};
@@ -39,7 +38,7 @@ pub(crate) async fn run(client: &Client, args: WhyArgs) -> anyhow::Result<()> {
     }
     if notifications.is_empty() {
         if let Some((host, service)) = args.what.as_deref().and_then(|what| what.split_once('/')) {
-            let _: Value = client.get(&place(host, Some(service)), &[]).await?;
+            let _: Value = client.get(&path_of(host, Some(service)), &[]).await?;
         }
         let of = args.what.as_ref().map(|what| format!(" for {what}")).unwrap_or_default();
         said(client, &format!("No notifications{of}"))?;
@@ -68,7 +67,7 @@ async fn verdict(client: &Client, what: &str) -> Option<String> {
     if what.contains('/') || what.starts_with("n_") || what.starts_with("i_") {
         return None;
     }
-    let host: Host = client.get(&place(what, None), &[]).await.ok()?;
+    let host: Host = client.get(&path_of(what, None), &[]).await.ok()?;
     host.verdict.map(|verdict| verdict.text)
 }
 
@@ -159,7 +158,7 @@ pub(crate) async fn message(client: &Client, command: MessageCommand) -> anyhow:
     }
 }
 
-const COLUMNS: [Column; 8] = [
+pub(super) const COLUMNS: [Column; 8] = [
     Column::whole("ID"),
     Column::whole("OUTCOME"),
     Column::name("CONTACT"),

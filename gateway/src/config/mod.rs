@@ -6,6 +6,7 @@
 mod file;
 mod mail;
 pub(crate) mod mail_hello;
+pub mod pem;
 mod pool;
 pub mod public_url;
 mod refusal;
@@ -15,6 +16,7 @@ mod values;
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,12 +27,11 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::config::public_url::PublicUrl;
 use crate::history::Keep;
-use crate::maintenance::retention::Retention;
-use crate::monitor::uplink_probe;
 use crate::outbound::Outbound;
 use crate::outbound::secret_url::SecretUrl;
 use crate::store::TimingDefaults;
 use crate::store::addresses::Pools;
+use crate::store::retention::Retention;
 
 pub use file::{FILE, MailSecurity, Password};
 pub use mail::MailConfig;
@@ -85,7 +86,7 @@ pub struct Config {
     /// Target of the gateway's own heartbeat.
     pub heartbeat: Option<HeartbeatTarget>,
     /// Probes of the gateway's own uplink.
-    pub uplink: uplink_probe::Uplink,
+    pub uplink: UplinkSettings,
     /// The rule for addresses of webhooks, the heartbeat, and hosts checked without a tunnel.
     pub outbound: Outbound,
     /// Additions to the default log filter.
@@ -150,6 +151,19 @@ pub const SHORTEST_HEARTBEAT: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct HeartbeatTarget {
     pub url: SecretUrl,
+    pub interval: Duration,
+}
+
+/// Longest interval of the uplink probes: two readings must be complete before any device has failed three times.
+pub const LONGEST_UPLINK_INTERVAL: Duration = Duration::from_secs(10);
+/// Number of anchors. With one alone, a failure of the anchor and one of the uplink would look the same.
+pub const ANCHORS: RangeInclusive<usize> = 2..=4;
+
+/// The probes of the gateway's own uplink.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UplinkSettings {
+    /// `host:port`, probed by TCP.
+    pub anchors: Vec<String>,
     pub interval: Duration,
 }
 

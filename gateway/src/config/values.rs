@@ -17,15 +17,15 @@ use super::file::{
     ChecksFile, DiskFile, DnsFile, HeartbeatFile, HistoryFile, List, OutboundFile, RetentionFile, UplinkFile,
 };
 use super::{
-    DiskSettings, DnsSettings, GROUP_WAIT, HeartbeatTarget, LONGEST_GROUP_WAIT, SHORTEST_HEARTBEAT, TlsFiles,
+    ANCHORS, DiskSettings, DnsSettings, GROUP_WAIT, HeartbeatTarget, LONGEST_GROUP_WAIT,
+    LONGEST_UPLINK_INTERVAL, SHORTEST_HEARTBEAT, TlsFiles, UplinkSettings,
 };
 use crate::health::telemetry;
 use crate::history::Keep;
-use crate::maintenance::retention::Retention;
-use crate::monitor::uplink_probe;
 use crate::outbound::Outbound;
 use crate::outbound::address;
 use crate::store::TimingDefaults;
+use crate::store::retention::Retention;
 
 /// A domain that is reserved for private use.
 const DEFAULT_DNS_SUFFIX: &str = "fleet.internal";
@@ -203,23 +203,23 @@ pub(super) fn heartbeat(file: &HeartbeatFile, outbound: &Outbound) -> anyhow::Re
     Ok(HeartbeatTarget { url: url.into(), interval })
 }
 
-pub(super) fn uplink(file: &UplinkFile) -> anyhow::Result<uplink_probe::Uplink> {
+pub(super) fn uplink(file: &UplinkFile) -> anyhow::Result<UplinkSettings> {
     let anchors = match &file.anchors {
         List::Text(text) => text.split(',').map(anchor).collect::<anyhow::Result<Vec<String>>>()?,
         List::Items(items) => items.iter().map(|item| anchor(item)).collect::<anyhow::Result<_>>()?,
     };
-    if !anchors.is_empty() && !uplink_probe::ANCHORS.contains(&anchors.len()) {
+    if !anchors.is_empty() && !ANCHORS.contains(&anchors.len()) {
         bail!(
             "uplink.anchors names {}: expected 2 to 4 that do not depend on each other, or none",
             anchors.len()
         );
     }
-    let longest = uplink_probe::INTERVAL.as_secs_f64();
+    let longest = LONGEST_UPLINK_INTERVAL.as_secs_f64();
     let interval = seconds("uplink.interval", file.interval, longest)?;
-    if interval > uplink_probe::INTERVAL {
+    if interval > LONGEST_UPLINK_INTERVAL {
         bail!("uplink.interval = {}: expected at most {longest} seconds", interval.as_secs_f64());
     }
-    Ok(uplink_probe::Uplink { anchors, interval })
+    Ok(UplinkSettings { anchors, interval })
 }
 
 pub(super) fn dns(file: &DnsFile) -> anyhow::Result<Option<DnsSettings>> {

@@ -1,6 +1,7 @@
 //! The data directory: its path, its permissions, and the lock that admits one gateway.
 
 pub mod secret_file;
+pub mod start;
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{Read, Write as _};

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use crate::backup;
+use crate::data_dir::start::restore_hint;
 use crate::data_dir::{FIRST_START, SSH_FILE, WIREGUARD_FILE, secret_file};
 use crate::store::files::{self, HISTORY_FILE, MAIN_FILE, Main, OLD_HISTORY_FILE};
 
@@ -27,37 +28,6 @@ pub enum Found {
     FirstStart,
     Gateway,
 }
-
-/// The steps of a first start, in order. Tests let each of them fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    Marked,
-    WireguardKey,
-    SshKey,
-    Sockets,
-    Databases,
-    Identity,
-    Engine,
-    Administrator,
-    LoginShown,
-}
-
-impl Step {
-    pub const ALL: [Step; 9] = [
-        Step::Marked,
-        Step::WireguardKey,
-        Step::SshKey,
-        Step::Sockets,
-        Step::Databases,
-        Step::Identity,
-        Step::Engine,
-        Step::Administrator,
-        Step::LoginShown,
-    ];
-}
-
-/// Callback after each step; its error ends the start.
-pub type Reached<'a> = &'a (dyn Fn(Step) -> anyhow::Result<()> + Sync);
 
 /// Reasons to refuse a start that would do harm.
 #[derive(Debug, thiserror::Error)]
@@ -82,12 +52,6 @@ fn remedy(dir: &str) -> String {
         "{}; or start over with `fleetgate serve --new`, which sets the old files aside",
         restore_hint(Path::new(dir))
     )
-}
-
-/// How to restore the gateway from a backup. A restore needs an empty directory.
-pub fn restore_hint(dir: &Path) -> String {
-    let dir = dir.display();
-    format!("Restore a backup: move {dir} away, then run `fleetgate restore FILE --data {dir}`")
 }
 
 /// Examines the data directory without changing it.

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::config::Config;
 use crate::data_dir::DataDir;
+use crate::data_dir::start::{Reached, Step};
 use crate::history::testing::record;
 use crate::identity::Identity;
 use crate::server::Server;

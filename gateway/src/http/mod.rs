@@ -1,4 +1,3 @@
-//! HTTP at the edge: the servers of the API and the page, and the gateway's own outgoing connections.
+//! HTTP at the edge: the servers of the API and the page.
 
-pub mod pem;
 pub mod server;

@@ -13,7 +13,7 @@ use anyhow::{Context as _, bail};
 use fleetgate_keys::PublicKey;
 use ipnet::IpNet;
 
-use crate::first_start;
+use crate::data_dir::start::restore_hint;
 use crate::identity::Identity;
 use crate::store::addresses::{self, Pools};
 use crate::store::{Store, settings};
@@ -47,12 +47,12 @@ impl Known {
         let key: Option<PublicKey> =
             stored(settings::find(&mut tx, settings::PUBLIC_KEY).await?, settings::PUBLIC_KEY, data)?;
         if key.is_some_and(|key| key != self.key) {
-            let hint = first_start::restore_hint(data);
+            let hint = restore_hint(data);
             bail!("gateway.key is not the key of this database: both must come from the same backup. {hint}");
         }
         let ssh: Option<String> = settings::find(&mut tx, SSH_KEY).await?;
         if let Some(before) = ssh.as_ref().filter(|ssh| **ssh != self.ssh) {
-            let hint = first_start::restore_hint(data);
+            let hint = restore_hint(data);
             bail!(
                 "gateway_ssh_key is {}, but the devices of this gateway let in {before}: put the former file back. {hint}",
                 self.ssh
@@ -101,7 +101,7 @@ where
 {
     let parse = |text: String| {
         text.parse().map_err(|e| {
-            let hint = first_start::restore_hint(data);
+            let hint = restore_hint(data);
             anyhow::anyhow!("the setting {name} = {text:?} in fleetgate.db cannot be read: {e}. {hint}")
         })
     };

@@ -10,8 +10,8 @@ use anyhow::Context as _;
 use fleetgate_keys::ssh_key::SshKey;
 use fleetgate_keys::{PrivateKey, SealKey};
 
+use crate::data_dir::start::{Reached, Step, restore_hint};
 use crate::data_dir::{SSH_FILE, WIREGUARD_FILE, secret_file};
-use crate::first_start::{Reached, Step, restore_hint};
 use ssh_ca::SshCa;
 
 /// Separates the sealing key from every other use of the gateway's key.

@@ -9,34 +9,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use fleetgate_engine::time::{Mono, Now, Wall};
+use fleetgate_engine::time::{Mono, Now};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::maintenance::steady_clock::SteadyClock;
 use crate::store::Store;
-use crate::store::retention::{self, Kind, Limits};
-
-/// How long rows are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retention {
-    pub keep: Duration,
-    /// Retention of the audit events; `None` keeps them for ever.
-    pub audit: Option<Duration>,
-    /// Retention of the intervals of states, which graphs of years show.
-    pub intervals: Duration,
-}
-
-impl Retention {
-    pub fn limits(&self, now: Wall) -> Limits {
-        Limits {
-            keep: now - self.keep,
-            audit: self.audit.map(|audit| now - audit),
-            intervals: now - self.intervals,
-        }
-    }
-}
+use crate::store::retention::{self, Kind, Limits, Retention};
 
 /// Interval between two rounds: the limits are counted in days.
 const EVERY: Duration = Duration::from_secs(6 * 3_600);
@@ -156,23 +136,14 @@ async fn slice(store: &Store, kind: Kind, old: &[i64], limits: &Limits) -> crate
 
 #[cfg(test)]
 mod tests {
+    use fleetgate_engine::time::Wall;
+
     use super::*;
 
     const HOUR: u64 = 3_600_000;
-    const DAY: Duration = Duration::from_secs(86_400);
 
     fn at(ms: u64, wall: i64) -> Now {
         Now { mono: Mono::from_millis(ms), wall: Wall::from_millis(wall) }
-    }
-
-    #[test]
-    fn rows_are_kept_by_their_own_time_and_the_audit_by_its() {
-        let now = Wall::from_millis(1_000 * 86_400_000);
-        let keep = Retention { keep: 730 * DAY, audit: None, intervals: 900 * DAY };
-        let day = |n: i64| Wall::from_millis(n * 86_400_000);
-        assert_eq!(keep.limits(now), Limits { keep: day(270), audit: None, intervals: day(100) });
-        let both = Retention { audit: Some(10 * DAY), ..keep };
-        assert_eq!(both.limits(now).audit, Some(Wall::from_millis(990 * 86_400_000)));
     }
 
     #[test]

@@ -28,11 +28,11 @@ impl Gauges {
         let figures = figures();
         gauge!("fleetgate_hosts").set(figures.hosts as f64);
         gauge!("fleetgate_services").set(figures.services as f64);
-        gauge!("fleetgate_questions_in_flight").set(figures.in_flight as f64);
+        gauge!("fleetgate_probes_in_flight").set(figures.in_flight as f64);
         gauge!("fleetgate_check_latency_seconds").set(self.mean_latency(&figures).as_secs_f64());
         gauge!("fleetgate_check_latency_max_seconds").set(figures.latency_max.as_secs_f64());
         counter!("fleetgate_checks_total").absolute(figures.checks);
-        counter!("fleetgate_lost_answers_total").absolute(figures.lost_answers);
+        counter!("fleetgate_probes_lost_total").absolute(figures.lost_probes);
         self.last = figures;
     }
 
@@ -45,9 +45,9 @@ impl Gauges {
 }
 
 fn describe() {
-    describe_gauge!("fleetgate_hosts", "Hosts that are watched");
-    describe_gauge!("fleetgate_services", "Services that are watched");
-    describe_gauge!("fleetgate_questions_in_flight", "Questions to hosts that wait for their answer");
+    describe_gauge!("fleetgate_hosts", "Hosts that are checked");
+    describe_gauge!("fleetgate_services", "Services that are checked");
+    describe_gauge!("fleetgate_probes_in_flight", "Probes that wait for their reply");
     describe_gauge!(
         "fleetgate_check_latency_seconds",
         Unit::Seconds,
@@ -59,7 +59,7 @@ fn describe() {
         "How late a check started at worst since the start"
     );
     describe_counter!("fleetgate_checks_total", "Checks that were started");
-    describe_counter!("fleetgate_lost_answers_total", "Probes without a reply in time");
+    describe_counter!("fleetgate_probes_lost_total", "Probes that were never completed");
 }
 
 #[cfg(test)]
@@ -77,7 +77,7 @@ mod tests {
                 hosts: 2,
                 checks,
                 latency: Duration::from_secs(seconds),
-                lost_answers: 1,
+                lost_probes: 1,
                 ..MonitorStats::default()
             };
             gauges.publish(Mono::from_secs(1), || figures(10, 100));
@@ -89,7 +89,7 @@ mod tests {
                 "fleetgate_hosts 2",
                 "fleetgate_checks_total 14",
                 "fleetgate_check_latency_seconds 1.5",
-                "fleetgate_lost_answers_total 1",
+                "fleetgate_probes_lost_total 1",
             ] {
                 assert!(text.lines().any(|l| l == line), "{line} in {text}");
             }

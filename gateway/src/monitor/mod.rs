@@ -8,7 +8,6 @@ pub mod ssh;
 #[cfg(test)]
 mod tests;
 pub(crate) mod uplink_probe;
-pub mod verdict_inputs;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -60,7 +59,7 @@ struct ProbePaths {
     ssh: SshClient,
     /// The rule for the targets of probes without a tunnel.
     outbound: Outbound,
-    /// Wakes the sentinel.
+    /// Wakes the probe of the uplink.
     outside: Arc<Notify>,
     runtime: tokio::runtime::Handle,
 }

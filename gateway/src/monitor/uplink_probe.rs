@@ -5,7 +5,6 @@
 //! It contacts no external host that is not in the settings. It reads and dials; the engine interprets
 //! the readings.
 
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,14 +16,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
+use crate::config::UplinkSettings;
 use crate::engine::handle::Handle;
 use crate::tunnel::udp::SocketStats;
 
-/// Longest interval: two readings must be complete before any device has failed three times.
-pub const INTERVAL: Duration = Duration::from_secs(10);
-/// Number of anchors. With one alone, a failure of the anchor and one of the uplink would look the
-/// same.
-pub const ANCHORS: RangeInclusive<usize> = 2..=4;
 /// Pause after a reading with a failure.
 const AGAIN: Duration = Duration::from_secs(2);
 /// Time limit for a connection to an anchor: two of its first packets may be lost.
@@ -35,33 +30,25 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// destination.
 const HUSH: Duration = Duration::from_secs(30);
 
-/// Settings of the uplink probes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Uplink {
-    /// `host:port`, probed by TCP.
-    pub anchors: Vec<String>,
-    pub interval: Duration,
-}
-
 pub fn start(
     tasks: &mut JoinSet<()>,
-    uplink: Uplink,
+    uplink: UplinkSettings,
     handle: Handle,
     passage: SocketStats,
     wanted: Arc<Notify>,
     stop: CancellationToken,
 ) {
-    let sentinel = UplinkProbe { uplink, had_route: false, socket: Socket::new(passage, clock::now().mono) };
+    let probe = UplinkProbe { uplink, had_route: false, socket: Socket::new(passage, clock::now().mono) };
     tasks.spawn(async move {
         tokio::select! {
-            () = sentinel.run(handle, wanted) => {}
+            () = probe.run(handle, wanted) => {}
             () = stop.cancelled() => {}
         }
     });
 }
 
 struct UplinkProbe {
-    uplink: Uplink,
+    uplink: UplinkSettings,
     /// A gateway that never had a default route cannot have lost it.
     had_route: bool,
     socket: Socket,
@@ -166,11 +153,16 @@ fn is_up(flags: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::LONGEST_UPLINK_INTERVAL;
 
-    fn sentinel(anchors: &[&str]) -> UplinkProbe {
+    fn probe(anchors: &[&str]) -> UplinkProbe {
         let anchors = anchors.iter().map(|a| (*a).to_owned()).collect();
         let socket = Socket::new(SocketStats::default(), Mono::ZERO);
-        UplinkProbe { uplink: Uplink { anchors, interval: INTERVAL }, had_route: false, socket }
+        UplinkProbe {
+            uplink: UplinkSettings { anchors, interval: LONGEST_UPLINK_INTERVAL },
+            had_route: false,
+            socket,
+        }
     }
 
     #[test]
@@ -215,11 +207,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_route_that_never_was_is_not_missed_and_one_that_was_is() {
-        let mut sentinel = sentinel(&[]);
+        let mut probe = probe(&[]);
         let routes = [None, Some(false), Some(true), Some(false), Some(true)];
         let mut seen = Vec::new();
         for route in routes {
-            seen.push(sentinel.look(route).await.default_route);
+            seen.push(probe.look(route).await.default_route);
         }
         assert_eq!(seen, [None, None, Some(true), Some(false), Some(true)]);
     }
@@ -230,7 +222,7 @@ mod tests {
         let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let [there, refuses] = [&listening, &gone].map(|l| l.local_addr().unwrap().to_string());
         drop(gone);
-        let reading = sentinel(&[&there, &refuses, "nowhere.invalid:443"]).look(None).await;
+        let reading = probe(&[&there, &refuses, "nowhere.invalid:443"]).look(None).await;
         let found = [(there, true), (refuses, true), ("nowhere.invalid:443".to_owned(), false)];
         assert_eq!(reading.anchors, found);
     }

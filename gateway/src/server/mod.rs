@@ -24,10 +24,10 @@ use crate::api::{self, AppState};
 use crate::clock;
 use crate::config::Config;
 use crate::data_dir::DataDir;
+use crate::data_dir::start::{Reached, Step, restore_hint};
 use crate::dns;
 use crate::engine::live_state::LiveState;
 use crate::first_start;
-use crate::first_start::{Reached, Step};
 use crate::health::{memory, telemetry};
 use crate::history::{self, Recorder};
 use crate::http::server::{HttpServer, Limits, Tls};
@@ -90,11 +90,9 @@ impl Server {
         let dir = data.path().to_owned();
         let started = async { Server::connect(Opened::new(config, data, reached).await?, reached).await };
         started.await.map_err(|error| match files::stems_from_damage(&error) {
-            true => error.context(format!(
-                "{} is damaged. {}",
-                dir.join(MAIN_FILE).display(),
-                first_start::restore_hint(&dir)
-            )),
+            true => {
+                error.context(format!("{} is damaged. {}", dir.join(MAIN_FILE).display(), restore_hint(&dir)))
+            }
             false => error,
         })
     }

@@ -209,14 +209,15 @@ pub async fn open(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<Vec<Do
     Ok(readable(entries))
 }
 
-/// Counts the downtimes that may still have an effect.
+/// Counts the downtimes that may still have an effect: those by labels, or those of single hosts.
 ///
 /// # Errors
 /// Fails when the database cannot be read.
-pub async fn count_open(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<i64> {
+pub async fn count_open(conn: &mut SqliteConnection, by_labels: bool, now: Wall) -> sqlx::Result<i64> {
     let sql = "select count(*) from downtimes
-               where cancelled_at is null and end_at + coalesce(duration_ms, 0) > $1";
-    sqlx::query_scalar(sql).bind(now.as_millis()).fetch_one(conn).await
+               where cancelled_at is null and end_at + coalesce(duration_ms, 0) > $1
+                     and (host is null) = $2";
+    sqlx::query_scalar(sql).bind(now.as_millis()).bind(by_labels).fetch_one(conn).await
 }
 
 /// Selects downtimes.
@@ -293,11 +294,14 @@ mod tests {
         let all = Wanted { all: true, ..Wanted::default() };
         assert_eq!(open(&mut tx, at(19)).await.unwrap(), [one.clone(), many.clone()]);
         assert_eq!(open(&mut tx, at(20)).await.unwrap().len(), 1);
+        assert_eq!(count_open(&mut tx, true, at(19)).await.unwrap(), 1);
+        assert_eq!(count_open(&mut tx, true, at(20)).await.unwrap(), 0);
+        assert_eq!(count_open(&mut tx, false, at(20)).await.unwrap(), 1);
         assert_eq!(readable(list(&mut tx, all, at(99), i64::MAX, 9).await.unwrap()), [many, one]);
         let jo = Writer { manager: BY_HAND, principal: "user:jo" };
         assert!(cancel(&mut tx, Id::from_i64(1), jo, at(15)).await.unwrap());
         assert!(!cancel(&mut tx, Id::from_i64(1), jo, at(16)).await.unwrap());
-        assert_eq!(count_open(&mut tx, at(20)).await.unwrap(), 0);
+        assert_eq!(count_open(&mut tx, false, at(20)).await.unwrap(), 0);
         assert_eq!(find(&mut tx, Id::from_i64(1)).await.unwrap().unwrap().cancelled_at, Some(at(15)));
     }
 

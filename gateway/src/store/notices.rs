@@ -245,7 +245,7 @@ pub async fn posted(tx: &mut SqliteConnection, contact: ContactId, items: &[Item
 ///
 /// # Errors
 /// Fails when the database cannot be read.
-pub async fn cared_for(conn: &mut SqliteConnection) -> sqlx::Result<Vec<CheckableId>> {
+pub async fn acknowledged_meanwhile(conn: &mut SqliteConnection) -> sqlx::Result<Vec<CheckableId>> {
     let rows: Vec<(i64, Option<String>)> = sqlx::query_as(
         "select distinct n.host, n.service from notices_waiting w join notices n on n.id = w.notice
          join acknowledgements a on a.host = n.host and a.service = coalesce(n.service, '')
@@ -411,7 +411,7 @@ macro_rules! overtaken {
 
 /// The notices that a now ended acknowledgement had stopped: the newest of each checkable, with its
 /// contact and the time of that end.
-const CARE_ENDED: &str = concat!(
+const ACKNOWLEDGEMENT_ENDED: &str = concat!(
     "select n.*, h.contact as waits,
          (select max(a.ended_at) from acknowledgements a
           where a.host = n.host and a.service = coalesce(n.service, '')) as ended
@@ -430,8 +430,8 @@ const CARE_ENDED: &str = concat!(
 ///
 /// # Errors
 /// Fails when the database cannot be read, or a row was written by a newer version.
-pub async fn care_ended(conn: &mut SqliteConnection) -> sqlx::Result<Vec<(ContactId, Notice)>> {
-    let rows = sqlx::query(CARE_ENDED).fetch_all(conn).await?;
+pub async fn acknowledgement_ended(conn: &mut SqliteConnection) -> sqlx::Result<Vec<(ContactId, Notice)>> {
+    let rows = sqlx::query(ACKNOWLEDGEMENT_ENDED).fetch_all(conn).await?;
     rows.iter()
         .map(|row| {
             let notice = NoticeRow::from_row(row)?.notice()?;
@@ -446,7 +446,7 @@ pub async fn care_ended(conn: &mut SqliteConnection) -> sqlx::Result<Vec<(Contac
 ///
 /// # Errors
 /// Fails when the database refuses the write.
-pub async fn care_ended_is_known(
+pub async fn note_acknowledgement_ended(
     tx: &mut SqliteConnection,
     known: &[(ContactId, NoticeId)],
 ) -> sqlx::Result<()> {
@@ -550,11 +550,11 @@ mod tests {
         let (contact, object) = (Id::from_i64(1), notice.object.clone());
         let until = Wall::from_millis(9_000);
         wait(&mut tx, &Waiting { contact, notice, why: WaitFor::Period, until, rule: None }).await.unwrap();
-        assert!(cared_for(&mut tx).await.unwrap().is_empty());
+        assert!(acknowledged_meanwhile(&mut tx).await.unwrap().is_empty());
         tx.commit().await.unwrap();
         let ack = "insert into acknowledgements (id, host, sticky, author, comment, created_at)
                    values (1, 7, 0, 'user:ada', 'on it', 0)";
         fixture::run(&store, ack, &[]).await;
-        assert_eq!(cared_for(&mut store.reader().await.unwrap()).await.unwrap(), [object]);
+        assert_eq!(acknowledged_meanwhile(&mut store.reader().await.unwrap()).await.unwrap(), [object]);
     }
 }

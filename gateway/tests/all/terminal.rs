@@ -3,73 +3,17 @@
 //!
 //! `script` of util-linux gives each command a terminal of its own.
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use fleetgate_keys::PrivateKey;
-use serde_json::Value;
 
-/// Timeout for a busy machine, not a promise of speed.
-const PATIENCE: Duration = Duration::from_secs(60);
-const PROGRAM: &str = env!("CARGO_BIN_EXE_fleetgate");
-const SETTINGS: &str =
-    "listen = \"127.0.0.1:0\"\napi_listen = \"127.0.0.1:0\"\nendpoint = \"127.0.0.1:51820\"\n";
-
-/// A gateway, and its operator's commands.
-struct Gateway {
-    dir: tempfile::TempDir,
-    process: Child,
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
+use super::gateway::{Gateway, PROGRAM};
 
 impl Gateway {
-    fn start() -> Gateway {
-        let dir = tempfile::tempdir().expect("a folder");
-        fs::set_permissions(dir.path(), Permissions::from_mode(0o700)).expect("our own");
-        fs::write(dir.path().join("fleetgate.toml"), SETTINGS).expect("a file");
-        let mut serve = Command::new(PROGRAM);
-        serve.arg("--data").arg(dir.path()).arg("serve").stdout(Stdio::null()).stderr(Stdio::null());
-        let gateway = Gateway { process: serve.spawn().expect("it runs"), dir };
-        let begin = Instant::now();
-        while !gateway.run(&["device", "list"]).status.success() {
-            assert!(begin.elapsed() < PATIENCE, "the gateway does not answer");
-            sleep(Duration::from_millis(50));
-        }
-        gateway
-    }
-
-    fn data(&self) -> &Path {
-        self.dir.path()
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.data().join(name)
-    }
-
-    /// Runs a command without a terminal, as a script does.
-    fn run(&self, args: &[&str]) -> Output {
-        let mut command = Command::new(PROGRAM);
-        command.arg("--data").arg(self.data()).args(args).stdin(Stdio::null());
-        command.output().expect("it runs")
-    }
-
-    fn must(&self, args: &[&str]) -> String {
-        let output = self.run(args);
-        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("text")
-    }
-
     /// Runs a command at a terminal, with `answer` as the operator's input. Returns the exit code and the
     /// output.
     fn at_terminal(&self, args: &[&str], answer: &str) -> (i32, String) {
@@ -89,11 +33,6 @@ impl Gateway {
         drop(keyboard);
         let output = script.wait_with_output().expect("it ends");
         (output.status.code().expect("a code"), String::from_utf8_lossy(&output.stdout).into_owned())
-    }
-
-    fn json(&self, args: &[&str]) -> Value {
-        let text = self.must(&[args, &["--json"]].concat());
-        serde_json::from_str(&text).expect("JSON")
     }
 
     fn hosts(&self) -> Vec<String> {

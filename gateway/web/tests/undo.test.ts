@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { inWords } from '../src/api/client';
 import type { Downtime } from '../src/api/types';
 import { confName, isShortened, loginSecret, mtuOf, mtuPatch, proposedEndpoint } from '../src/lib/device';
-import { changes, covers, fromLocal, phaseOf, recurrenceOf, scopeOf, toLocal } from '../src/lib/downtime';
+import { changes, fromLocal, phaseOf, recurrenceOf, scopeOf, toLocal } from '../src/lib/downtime';
 import { phaseOf as tokenPhase, usesOf } from '../src/lib/token';
 import { authorOf, endOf } from '../src/lib/who';
 
@@ -13,14 +13,6 @@ const downtime = (more: Partial<Downtime> = {}): Downtime => ({
 const at = (time: string): number => Date.parse(`2026-01-01T${time}Z`);
 
 describe('a downtime', () => {
-  it('covers its host, or every host with its labels', () => {
-    const host = { id: 'h_1', labels: { site: 'north', kind: 'cam' } };
-    expect(covers({ host: 'h_1' }, host)).toBe(true);
-    expect(covers({ host: 'h_2' }, host)).toBe(false);
-    expect(covers({ labels: { site: 'north' } }, host)).toBe(true);
-    expect(covers({ labels: { site: 'north', kind: 'nas' } }, host)).toBe(false);
-  });
-
   it('is planned, active, ended or cancelled', () => {
     const times = ['09:59:59', '10:00:00', '11:59:59', '12:00:00'].map((time) => phaseOf(downtime(), at(time)));
     expect(times).toEqual(['planned', 'active', 'active', 'ended']);

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use fleetgate::maintenance::retention::{Retention, round};
+use fleetgate::maintenance::retention::round;
 use fleetgate::store::Store;
+use fleetgate::store::retention::Retention;
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{Outcome, PassiveResult};
 use fleetgate_probes::plugin::{Ending, PluginResult};

@@ -39,7 +39,7 @@ fn about<'m>(messages: &'m [String], words: &str) -> Vec<&'m String> {
 }
 
 /// Plugins with the state that each must lead to. They have one attempt each, so a failure is hard
-/// at once.
+/// at once. `PID` becomes the id of this process: another suite on the machine has its own.
 const PLUGINS: [(&str, &str, &str); 9] = [
     ("p-disk", "/usr/lib/nagios/plugins/check_disk -w 1% -c 1% -p /", "ok"),
     ("p-load", "/usr/lib/nagios/plugins/check_load -w 900,900,900 -c 999,999,999", "ok"),
@@ -51,7 +51,7 @@ const PLUGINS: [(&str, &str, &str); 9] = [
         "/usr/lib/nagios/plugins/check_dummy 0 \"$(printf 'all | a=1.5ms;~:3;@5:9;0\\nsecond line\\nthird | b=7%%')\"",
         "ok",
     ),
-    ("p-slow", "sleep 61.25; echo never", "unknown"),
+    ("p-slow", "sleep 61.PID; echo never", "unknown"),
     ("p-killed", "kill -9 $$", "unknown"),
     ("p-none", "/usr/lib/nagios/plugins/check_nothing", "unknown"),
 ];
@@ -73,7 +73,9 @@ fn metric(service: &Value, label: &str) -> (f64, String, [Option<String>; 2], [O
 }
 
 fn plugins_of_debian_say_what_they_say_on_the_device(gateway: &Gateway<'_>, host: &str) {
+    let id = std::process::id().to_string();
     for (name, line, _) in PLUGINS {
+        let line = line.replace("PID", &id);
         let check = serde_json::json!({ "type": "command", "line": line }).to_string();
         gateway.cli(&[
             "service",
@@ -100,7 +102,7 @@ fn plugins_of_debian_say_what_they_say_on_the_device(gateway: &Gateway<'_>, host
     gateway.cli(&["service", "set", host, "p-users", "--crit", "users=@0:400"]);
     gateway.becomes(host, Some("p-users"), "critical");
     PLUGINS.iter().for_each(|(name, ..)| drop(gateway.cli(&["service", "reset", host, name])));
-    nothing_stays_of("sleep 61.25");
+    nothing_stays_of(&format!("sleep 61.{id}"));
 }
 
 /// Asserts that a cancelled command has ended on the device too.

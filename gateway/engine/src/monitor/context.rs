@@ -39,7 +39,7 @@ pub struct MonitorStats {
     pub latency: Duration,
     pub latency_max: Duration,
     /// Probes that were given up because no reply came in time.
-    pub lost_answers: u64,
+    pub lost_probes: u64,
 }
 
 /// The minimum retry interval: a check that ends at once must not start again in the same turn.

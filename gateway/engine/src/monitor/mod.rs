@@ -18,6 +18,7 @@ mod paths;
 pub mod profile;
 mod reachability;
 mod rental_phases;
+mod run;
 mod schedule;
 mod service;
 mod state;
@@ -43,7 +44,7 @@ use crate::monitor::host::allowed_silence::AllowedSilence;
 use crate::monitor::uplink::fleet_silence::FleetSilence;
 use crate::monitor::uplink::health::UplinkHealth;
 use context::{Ctx, ProbeOwner, Shared};
-use downtime::Window;
+use downtime::{Planned, Window};
 use handovers::Handovers;
 use host::Host;
 use neighbours::Neighbours;
@@ -101,7 +102,7 @@ pub struct Monitor {
     shared: Shared,
     /// The latest time at which the next call was due.
     expected: Option<Mono>,
-    downtimes: BTreeMap<Id, Downtime>,
+    downtimes: Planned,
     handovers: Handovers,
     rental_phases: BTreeMap<HostId, RentalPhase>,
     family: ParentGraph,
@@ -126,7 +127,7 @@ impl Monitor {
             agenda: DueQueue::default(),
             shared: Shared::new(seed, AllowedSilence::of(config.keepalive)),
             expected: None,
-            downtimes: BTreeMap::new(),
+            downtimes: Planned::default(),
             handovers: Handovers::default(),
             rental_phases: BTreeMap::new(),
             family: ParentGraph::default(),
@@ -146,7 +147,7 @@ impl Monitor {
         let away = hosts.iter().filter_map(last_seen).max().map_or(Duration::MAX, |at| now.wall.since(at));
         for memory in hosts {
             let long_away = away > memory.spec.timing.interval;
-            let windows = self.windows(&memory.spec);
+            let windows = self.downtimes.windows(&memory.spec);
             let host = Host::restored(memory, long_away, windows, &mut self.shared.ctx(now));
             self.adopt(host, now);
         }
@@ -310,7 +311,7 @@ impl Monitor {
             self.family.remove(id, &parents.0);
             self.family.add(id, &parents.1);
             self.unlink(id, before);
-            let windows = self.windows(&spec);
+            let windows = self.downtimes.windows(&spec);
             self.with(id, now, |host, ctx| {
                 host.change(spec, ctx);
                 host.set_windows(windows, ctx);
@@ -319,7 +320,7 @@ impl Monitor {
             self.introduce(id);
             self.forget_lost_services(id, now);
         } else {
-            let windows = self.windows(&spec);
+            let windows = self.downtimes.windows(&spec);
             self.adopt(Host::new(spec, windows, now), now);
         }
         self.refresh(id, now);
@@ -350,12 +351,10 @@ impl Monitor {
     }
 
     fn plan_downtime(&mut self, downtime: Downtime, now: Now) {
-        let is_kept = |d: &Downtime| downtime::over_at(d).is_none_or(|at| at + KEPT_DOWNTIME > now.wall);
-        let over = self.downtimes.values().filter(|d| !is_kept(d)).flat_map(|d| self.meant(d));
-        let before = self.downtimes.get(&downtime.id).map(|before| self.meant(before));
-        let hosts = over.chain(before.into_iter().flatten()).chain(self.meant(&downtime)).collect();
-        self.downtimes.retain(|_, d| is_kept(d));
-        self.downtimes.insert(downtime.id, downtime.clone());
+        let ended = self.downtimes.remove_ended(now.wall - KEPT_DOWNTIME);
+        let before = self.downtimes.insert(downtime.clone());
+        let removed = ended.iter().chain(&before);
+        let hosts = removed.chain([&downtime]).flat_map(|downtime| self.meant(downtime)).collect();
         self.set_windows(hosts, Some(&downtime), now);
     }
 
@@ -379,7 +378,7 @@ impl Monitor {
         for id in hosts {
             let Some(host) = self.hosts.get(&id) else { continue };
             let is_new = |id: Id| planned.is_some_and(|downtime| downtime.id == id);
-            let stays = |w: &&Window| self.downtimes.contains_key(&w.id) && !is_new(w.id);
+            let stays = |w: &&Window| self.downtimes.contains(w.id) && !is_new(w.id);
             let new = planned.and_then(|downtime| Window::of(downtime, &host.spec));
             let mut windows: Vec<Window> = host.windows.iter().filter(stays).cloned().chain(new).collect();
             windows.sort_by_key(|window| window.id);
@@ -387,10 +386,6 @@ impl Monitor {
                 self.with(id, now, |host, ctx| host.set_windows(windows, ctx));
             }
         }
-    }
-
-    fn windows(&self, host: &HostSpec) -> Vec<Window> {
-        self.downtimes.values().filter_map(|downtime| Window::of(downtime, host)).collect()
     }
 
     fn ids(&self) -> Vec<HostId> {
@@ -467,7 +462,7 @@ impl Monitor {
 
     fn give_up_questions(&mut self, now: Now) {
         while let Some(id) = self.shared.asks.overdue(now.mono) {
-            self.shared.figures.lost_answers += 1;
+            self.shared.figures.lost_probes += 1;
             self.answer(id, ProbeReply::Refused("no reply to this probe".to_owned()), now);
         }
     }

@@ -12,23 +12,22 @@ use fleetgate_probes::sample::Status;
 use crate::id::HostId;
 use crate::incident::Found;
 use crate::messages::{
-    Check, CheckableId, ConnectFailure, EventKind, FullAt, PathCheck, ProbeId, ProbeReply, Record, Sample,
-    ServiceSpec, ServiceState, SuppressReason, Taken, Timing,
+    Check, CheckableId, EventKind, FullAt, PathCheck, Record, Sample, ServiceSpec, ServiceState,
+    SuppressReason, Taken, Timing,
 };
 use crate::time::{Mono, Now, Wall};
 
 use super::downtime::Window;
 use crate::monitor::context::{Ctx, cause, measured_at};
-use crate::monitor::dependency::DependsOn;
 use crate::monitor::forecast;
 use crate::monitor::host::freshness;
 use crate::monitor::host::job;
 use crate::monitor::host::job::JobRuns;
 use crate::monitor::host::path_check;
-use crate::monitor::host::path_check::{AGREEING, PathQuestion};
+use crate::monitor::host::path_check::AGREEING;
 use crate::monitor::notification::records::Subject;
 use crate::monitor::notification::suppress::{Emitted, Notifier, NotifyContext};
-use crate::monitor::paths::Via;
+use crate::monitor::run::Run;
 use crate::monitor::schedule::{ahead, is_outdated};
 use crate::monitor::state::{Change, Level, Since, Track};
 use crate::monitor::thresholds;
@@ -75,54 +74,6 @@ pub struct Service {
     /// The interval factor of the traffic budget.
     pub stretch: u32,
     forecast: Option<FullAt>,
-}
-
-/// The check in progress; a check never runs twice at once.
-#[derive(Debug, PartialEq)]
-pub enum Run {
-    Idle,
-    Asked(ProbeId),
-    /// No reply came from one inner address, and the other one is probed.
-    AskedOther(ProbeId, Box<ProbeReply>),
-    /// The tunnel's own check: a handshake failed, and other evidence is read.
-    Doubted(ProbeId, ConnectFailure),
-    /// No reply came, and the path is checked.
-    AskedPath(ProbeId, Box<Unanswered>),
-    /// Part of the host's SSH session.
-    Riding,
-    /// Failed, and waits for its dependency.
-    PendingFailure(Box<PendingFailure>),
-}
-
-impl Run {
-    /// Returns the probe that it has in flight by itself.
-    pub fn probe(&self) -> Option<ProbeId> {
-        match self {
-            Run::Asked(id) | Run::AskedOther(id, _) | Run::Doubted(id, _) | Run::AskedPath(id, _) => {
-                Some(*id)
-            }
-            Run::Idle | Run::Riding | Run::PendingFailure(_) => None,
-        }
-    }
-}
-
-/// A probe without reply, and the path check that follows it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Unanswered {
-    pub answer: ProbeReply,
-    /// The other inner address, if that was silent, too.
-    pub silent: Option<IpAddr>,
-    pub path: PathQuestion,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct PendingFailure {
-    pub result: Evaluated,
-    pub way: Via,
-    pub failed_at: Mono,
-    pub on: DependsOn,
-    /// Whether its dependency was checked on its behalf.
-    pub asked: bool,
 }
 
 /// The identity of the host, and its state as it concerns its services.

@@ -204,7 +204,7 @@ pub enum Input {
     Acknowledged(CheckableId),
     /// An acknowledgement that had stopped the delay of this notice has ended. The delay counts
     /// from that end.
-    CareEnded {
+    AcknowledgementEnded {
         contact: ContactId,
         notice: Notice,
     },

@@ -9,7 +9,7 @@ pub fn of(operation: &str) -> Option<Value> {
         .or_else(|| hosts(operation))
         .or_else(|| profiles(operation))
         .or_else(|| notifications(operation))
-        .or_else(|| care(operation))
+        .or_else(|| acknowledgement_or_downtime(operation))
         .or_else(|| rentals(operation))
 }
 
@@ -163,7 +163,7 @@ fn notifications(operation: &str) -> Option<Value> {
     })
 }
 
-fn care(operation: &str) -> Option<Value> {
+fn acknowledgement_or_downtime(operation: &str) -> Option<Value> {
     let (start, end) = ("2099-03-10T20:00:00Z", "2099-03-10T22:00:00Z");
     Some(match operation {
         "acknowledge_host" | "acknowledge_service" | "acknowledge_incident" => {

@@ -43,8 +43,10 @@ use crate::store::{SqliteConnection, definition, downtimes as stored, zones};
 
 pub use types::*;
 
-/// Downtimes that may still have an effect. Each is compared with every host.
-const MAX_OPEN: i64 = 1_000;
+/// Downtimes of single hosts and services that may still have an effect.
+const MAX_OPEN: i64 = 10_000;
+/// Those by labels. Each is compared with every host.
+const MAX_OPEN_BY_LABELS: i64 = 1_000;
 /// Longer work is no downtime. The operator should disable the service.
 const LONGEST: Duration = Duration::from_secs(366 * 86_400);
 
@@ -144,11 +146,7 @@ async fn add(
 ) -> Result<(StatusCode, Tagged<Downtime>), Problem> {
     let mut write = ApiTx::begin(app, who).await?;
     let now = write.now;
-    if stored::count_open(write.tx(), now).await? >= MAX_OPEN {
-        let detail =
-            format!("at most {MAX_OPEN} downtimes are open at a time: cancel some, or select by labels");
-        return Err(Problem::limit_reached(detail));
-    }
+    must_have_room(write.tx(), &target.hosts, now).await?;
     let downtime = parsed(target, new, &write.by, now)?;
     let (managed, version) = (Managed::new(manager.writer(&write.by)), write.first_version().await?);
     let downtime = stored::Downtime { managed, version, ..downtime };
@@ -158,6 +156,19 @@ async fn add(
     note(&mut write, "downtime.added", &downtime, &downtime.comment, data).await?;
     commit(app, write, downtime.plan.id).await?;
     Ok((StatusCode::CREATED, Tagged { version: downtime.version, value: shown }))
+}
+
+/// # Errors
+/// `limit_reached`: as many downtimes of this kind are open as are possible.
+async fn must_have_room(conn: &mut SqliteConnection, hosts: &HostScope, now: Wall) -> Result<(), Problem> {
+    let (by_labels, limit, what) = match hosts {
+        HostScope::One(_) => (false, MAX_OPEN, "of single hosts: cancel some, or select by labels"),
+        HostScope::Labels(_) => (true, MAX_OPEN_BY_LABELS, "by labels: cancel some"),
+    };
+    if stored::count_open(conn, by_labels, now).await? < limit {
+        return Ok(());
+    }
+    Err(Problem::limit_reached(format!("at most {limit} downtimes are open {what}")))
 }
 
 /// Commits what was written about a downtime, and waits until the monitor has taken it into account.

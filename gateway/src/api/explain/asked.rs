@@ -133,6 +133,7 @@ pub async fn asked_about(app: &AppState, text: &str) -> Result<Asked, Problem> {
     }
     match renters::named(&mut conn, &Kind::Renter.named(text)).await?.as_slice() {
         [renter] => Ok(of_renter(renter)),
+        [] if Kind::Renter.parse(text).is_ok() => Err(Problem::invalid("from", Kind::Renter.unknown(text).0)),
         [] => Err(grants::no_source(&mut conn, "from", text).await),
         _ => {
             let detail = format!("renters of several customers are called {text}: use the id (GET /renters)");

@@ -29,10 +29,10 @@ use super::response::problem::Problem;
 use super::types::{Page, names};
 use crate::clock;
 use crate::engine::definitions::Definition;
-use crate::monitor::verdict_inputs;
 use crate::store::events::Object;
 use crate::store::hosts::{self, Listed};
 use crate::store::{SqliteConnection, acknowledgements, snapshot};
+use crate::verdict;
 
 pub(super) use render::HOST_FILTERS;
 pub use types::*;
@@ -102,7 +102,7 @@ pub(super) async fn judged(
 ) -> Result<Option<Verdict>, Problem> {
     let spec = snapshot::host_spec(conn, row.id, &app.config.timing).await.map_err(Problem::internal)?;
     let Some(spec) = spec else { return Ok(None) };
-    let found = verdict_inputs::of(conn, &app.live, row, &spec, clock::wall()).await?;
+    let found = verdict::of(conn, &app.live, row, &spec, clock::wall()).await?;
     Ok(found.map(render::verdict))
 }
 

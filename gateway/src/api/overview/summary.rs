@@ -27,10 +27,10 @@ use crate::api::types::Page;
 use crate::clock;
 use crate::engine::live_state::LiveState;
 use crate::health::{Health, restore_problem};
-use crate::monitor::verdict_inputs;
 use crate::store::hosts::{self, Totals, Trouble, TroublePlace};
 use crate::store::neighbours::OtherHosts;
 use crate::store::{Connection as _, SqliteConnection, instance, snapshot};
+use crate::verdict;
 
 /// The greatest age of counters, texts and verdicts, for changes without a signal.
 pub const KEPT: Duration = Duration::from_secs(5);
@@ -177,8 +177,7 @@ async fn verdicts(
         let row = rows.swap_remove(at);
         let around = spec.peer.into_iter().chain([spec.id]);
         let signs = around.map(|host| (host, Signs::of(&app.live, host, host == spec.id))).collect();
-        let judged =
-            verdict_inputs::of_one(conn, &app.live, &row, spec, clock::wall(), &mut everybody).await?;
+        let judged = verdict::of_one(conn, &app.live, &row, spec, clock::wall(), &mut everybody).await?;
         let Some(judged) = judged else { continue };
         let line = VerdictLine { kind: judged.kind.name().to_owned(), text: judged.text };
         found.insert(spec.id, Judged { line, signs });

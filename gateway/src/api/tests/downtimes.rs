@@ -261,3 +261,32 @@ async fn the_monitor_is_told_what_the_row_says() {
     api.state.handle.changed(late).await;
     assert_eq!(heard(&mut api), ["cancelled"], "and does not bring it back");
 }
+
+/// As many as may be open, without the way over the API.
+const OF_HOSTS: &str =
+    "with recursive n (i) as (select 100000 union all select i + 1 from n where i < 109999)
+    insert into downtimes (id, host, start_at, end_at, author, comment, created_at)
+    select i, (select id from hosts where name = 'cam-1'), 0, 4070908800000, 'x', '', 0 from n";
+const BY_LABELS: &str =
+    "with recursive n (i) as (select 200000 union all select i + 1 from n where i < 200999)
+    insert into downtimes (id, labels, start_at, end_at, author, comment, created_at)
+    select i, '{\"site\":\"hill\"}', 0, 4070908800000, 'x', '', 0 from n";
+
+#[tokio::test]
+async fn open_downtimes_of_hosts_and_those_by_labels_have_limits_of_their_own() {
+    let api = api().await;
+    let of_host = json!({ "end": "2099-03-10T22:00:00Z", "comment": "new disk" });
+    let by_labels =
+        json!({ "labels": { "site": "hill" }, "end": "2099-03-10T22:00:00Z", "comment": "new disk" });
+    for (path, body, full, cancel) in [
+        ("/api/v1/hosts/cam-1/downtimes", of_host, OF_HOSTS, "100000"),
+        ("/api/v1/downtimes", by_labels, BY_LABELS, "200000"),
+    ] {
+        fixture::run(&api.state.store, full, &[]).await;
+        let refused = api.operator().post(path, body.clone()).await;
+        assert_eq!((refused.status, refused.code()), (409, "limit_reached"), "{}", refused.text);
+        let sql = "update downtimes set cancelled_at = 5 where id = cast($1 as integer)";
+        fixture::run(&api.state.store, sql, &[cancel]).await;
+        assert_eq!(api.operator().post(path, body).await.status, 201);
+    }
+}

@@ -9,8 +9,7 @@ use futures_util::future;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::care::place;
-use super::client::{Client, api_path};
+use super::client::{Client, api_path, path_of};
 use super::device::said;
 use super::table;
 use super::token::when;
@@ -109,7 +108,7 @@ async fn first_metric(client: &Client, object: &str) -> anyhow::Result<Option<St
 
 /// An unknown host is an error, and an unknown service one that names the others.
 async fn exists(client: &Client, object: &str) -> anyhow::Result<()> {
-    client.get::<Value>(&place(object, None), &[]).await.map(drop)
+    client.get::<Value>(&path_of(object, None), &[]).await.map(drop)
 }
 
 async fn query(

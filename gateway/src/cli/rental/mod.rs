@@ -271,7 +271,7 @@ pub(super) fn window(from: &str, until: &str, zone: Option<&str>) -> String {
     format!("from {} until {}", clock(from, zone), clock(until, zone))
 }
 
-const COLUMNS: [Column; 6] = [
+pub(super) const COLUMNS: [Column; 6] = [
     Column::whole("ID"),
     Column::whole("STATE"),
     Column::name("DEVICE"),

@@ -13,8 +13,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::config::TlsFiles;
+use crate::config::pem;
 use crate::data_dir::secret_file;
-use crate::http::pem;
 
 /// The protocol names of ALPN, the preferred one first.
 const HTTP_2: &[u8] = b"h2";

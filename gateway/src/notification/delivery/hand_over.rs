@@ -6,12 +6,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Failure, Round};
 use crate::clock;
-use crate::monitor::verdict_inputs;
 use crate::notification::mail::render::{LISTED, Letter, Place};
 use crate::notification::mail::smtp::Envelope;
 use crate::notification::{routing, webhook};
 use crate::store::outbox::{self, Channel, Contents, Kind, MessageRow, Order};
 use crate::store::{SqliteConnection, contacts, hosts, snapshot};
+use crate::verdict;
 
 impl Round {
     pub(super) async fn send(&self, message: &MessageRow, stop: &CancellationToken) -> Result<(), Failure> {
@@ -72,7 +72,7 @@ impl Round {
             let Some(spec) = snapshot::host_spec(conn, one.host, &self.timing).await? else {
                 return Ok(None);
             };
-            Ok(verdict_inputs::of(conn, &self.live, &row, &spec, clock::wall()).await?)
+            Ok(verdict::of(conn, &self.live, &row, &spec, clock::wall()).await?)
         };
         let found = found.await.inspect_err(|e| tracing::warn!("a mail goes without its verdict: {e:#}"));
         found.ok().flatten().filter(|v| !matches!(v.kind, VerdictKind::Ok | VerdictKind::Pending))

@@ -136,15 +136,15 @@ impl Dispatcher {
         let mut conn = self.store.reader().await?;
         let suppressions = suppression::of_waiting(&mut conn).await?;
         state.router.handle(Input::Stands(suppressions), clock::now());
-        for object in notices::cared_for(&mut conn).await? {
+        for object in notices::acknowledged_meanwhile(&mut conn).await? {
             state.router.handle(Input::Acknowledged(object), clock::now());
         }
         let wide = incidents::wide_waiting(&mut conn).await?;
         state.router.handle(Input::IncidentRoots(wide.into_iter().collect()), clock::now());
-        let ended = notices::care_ended(&mut conn).await?;
+        let ended = notices::acknowledgement_ended(&mut conn).await?;
         let resumed = ended.iter().map(|(contact, notice)| (*contact, notice.id)).collect();
         for (contact, notice) in ended {
-            state.router.handle(Input::CareEnded { contact, notice }, clock::now());
+            state.router.handle(Input::AcknowledgementEnded { contact, notice }, clock::now());
         }
         state.forget(notices::removed(&mut conn).await?);
         for object in notices::over(&mut conn).await? {
@@ -173,7 +173,7 @@ impl Dispatcher {
             writer.write(&mut tx, output).await?;
         }
         if !turn.resumed.is_empty() {
-            notices::care_ended_is_known(&mut tx, &turn.resumed).await?;
+            notices::note_acknowledgement_ended(&mut tx, &turn.resumed).await?;
         }
         notices::hold(&mut tx, &writer.held).await?;
         tx.commit().await?;

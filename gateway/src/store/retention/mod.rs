@@ -8,6 +8,7 @@
 //! This module decides neither the period nor the time of a run.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::SqliteConnection;
@@ -17,6 +18,26 @@ use sqlx::types::Json;
 const WINDOW: i64 = 1_000;
 /// Rows of a table removed in one transaction. Other writers wait for one transaction at most.
 pub const SLICE: u32 = 200;
+
+/// How long rows are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    pub keep: Duration,
+    /// Retention of the audit events; `None` keeps them for ever.
+    pub audit: Option<Duration>,
+    /// Retention of the intervals of states, which graphs of years show.
+    pub intervals: Duration,
+}
+
+impl Retention {
+    pub fn limits(&self, now: Wall) -> Limits {
+        Limits {
+            keep: now - self.keep,
+            audit: self.audit.map(|audit| now - audit),
+            intervals: now - self.intervals,
+        }
+    }
+}
 
 /// The times before which rows are removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

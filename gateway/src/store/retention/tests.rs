@@ -333,3 +333,14 @@ async fn every_statement_finds_what_refers_to_a_row_by_an_index() {
         }
     }
 }
+
+#[test]
+fn rows_are_kept_by_their_own_time_and_the_audit_by_its() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let now = Wall::from_millis(1_000 * 86_400_000);
+    let keep = Retention { keep: 730 * DAY, audit: None, intervals: 900 * DAY };
+    let day = |n: i64| Wall::from_millis(n * 86_400_000);
+    assert_eq!(keep.limits(now), Limits { keep: day(270), audit: None, intervals: day(100) });
+    let both = Retention { audit: Some(10 * DAY), ..keep };
+    assert_eq!(both.limits(now).audit, Some(Wall::from_millis(990 * 86_400_000)));
+}

@@ -2,15 +2,6 @@
 
 import type { Downtime, DowntimeChange } from '../api/types';
 
-type Covered = { id: string; labels: Record<string, string> };
-
-/** A downtime covers one host, or all hosts that have its labels. */
-export function covers(downtime: Pick<Downtime, 'host' | 'labels'>, host: Covered): boolean {
-  if (downtime.host) return downtime.host === host.id;
-  const labels = Object.entries(downtime.labels ?? {});
-  return labels.length > 0 && labels.every(([key, value]) => host.labels[key] === value);
-}
-
 export type DowntimePhase = 'active' | 'planned' | 'ended' | 'cancelled';
 
 export function phaseOf(downtime: Pick<Downtime, 'start' | 'end' | 'cancelled_at'>, now: number): DowntimePhase {

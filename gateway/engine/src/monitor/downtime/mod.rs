@@ -5,11 +5,15 @@
 //! begins with the first failure inside its window and lasts for its duration from there. Any
 //! number may overlap. This module knows nothing of notifications.
 
+mod planned;
+
 use std::time::Duration;
 
 use crate::id::Id;
 use crate::messages::{BegunDowntime, Downtime, DowntimeOccurrence, HostScope, HostSpec, When};
 use crate::time::Wall;
+
+pub use planned::Planned;
 
 /// A downtime as it applies to one host.
 #[derive(Clone, Debug, PartialEq, Eq)]

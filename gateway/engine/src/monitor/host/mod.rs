@@ -43,7 +43,8 @@ use crate::messages::{FullAt, HostSpec, HostState, HostStatus, Record, ServiceSp
 use crate::time::{Mono, Now};
 
 use super::downtime::Window;
-use super::service::{Run, Service};
+use super::run::Run;
+use super::service::Service;
 use crate::monitor::context::Ctx;
 use crate::monitor::host::freshness::Submitted;
 use crate::monitor::host::host_keys::HostKeys;

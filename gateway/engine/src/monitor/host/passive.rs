@@ -22,7 +22,7 @@ use crate::monitor::host::Host;
 use crate::monitor::host::freshness::{is_older, no_result};
 use crate::monitor::host::last_result::HostResult;
 use crate::monitor::notification::records::surroundings;
-use crate::monitor::service::Run;
+use crate::monitor::run::Run;
 
 impl Host {
     pub fn submit(&mut self, sent: PassiveResult, ctx: &mut Ctx<'_>) -> Outcome {

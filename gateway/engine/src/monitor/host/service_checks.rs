@@ -22,7 +22,8 @@ use crate::monitor::interpret;
 use crate::monitor::interpret::{Finding, Meaning, nor_at};
 use crate::monitor::notification::records::surroundings;
 use crate::monitor::paths::Via;
-use crate::monitor::service::{PendingFailure, Run, Service, Unanswered};
+use crate::monitor::run::{PendingFailure, Run, Unanswered};
+use crate::monitor::service::Service;
 use crate::monitor::state::Level;
 use crate::monitor::thresholds::Evaluated;
 

@@ -23,7 +23,7 @@ use crate::monitor::host::session::{Aside, Session, Stalled};
 use crate::monitor::interpret;
 use crate::monitor::interpret::{Finding, Meaning, SENSORS};
 use crate::monitor::paths::Via;
-use crate::monitor::service::Run;
+use crate::monitor::run::Run;
 
 impl Host {
     /// Starts a session. `ssh` is part of every session, because it proves the dependency of the

@@ -17,7 +17,7 @@ use crate::monitor::host::Host;
 use crate::monitor::interpret;
 use crate::monitor::interpret::Finding;
 use crate::monitor::paths::Via;
-use crate::monitor::service::Run;
+use crate::monitor::run::Run;
 
 /// Echoes after a failed handshake. On a path that loses three of ten packets each way, all of them
 /// and the handshake are lost once in a hundred attempts.

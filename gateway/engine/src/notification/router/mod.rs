@@ -116,8 +116,10 @@ impl Router {
                 self.forget_removed_contacts();
                 self.replan(now);
             }
-            Input::Acknowledged(object) => self.cared_for(&object),
-            Input::CareEnded { contact, notice } => self.care_ended(contact, &notice, now),
+            Input::Acknowledged(object) => self.drop_acknowledged(&object),
+            Input::AcknowledgementEnded { contact, notice } => {
+                self.acknowledgement_ended(contact, &notice, now)
+            }
             Input::IncidentRoots(wide) => self.widen(IncidentRoots::new(wide), now),
             Input::Stands(standing) => self.stand(standing, now),
             Input::Forget(CheckableId { host, service: None }) => {
@@ -297,7 +299,7 @@ impl Router {
 
     /// Drops waiting notices for contacts that were not notified yet, because the problem is
     /// acknowledged.
-    fn cared_for(&mut self, object: &CheckableId) {
+    fn drop_acknowledged(&mut self, object: &CheckableId) {
         let contacts: Vec<ContactId> = self.contacts.keys().copied().collect();
         for contact in contacts {
             if !self.known.has(contact, object) {
@@ -307,7 +309,7 @@ impl Router {
     }
 
     /// Plans a notice again, because the acknowledgement that had stopped it ended.
-    fn care_ended(&mut self, contact: ContactId, notice: &Notice, now: Now) {
+    fn acknowledgement_ended(&mut self, contact: ContactId, notice: &Notice, now: Now) {
         let known = self.known.has(contact, &notice.object) || self.waits_for(contact, &notice.object);
         let Some(contact) = self.contacts.get(&contact).cloned().filter(|_| !known) else { return };
         self.problem(&contact, notice, now);

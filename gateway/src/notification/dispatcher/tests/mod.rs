@@ -481,17 +481,17 @@ async fn an_acknowledgement_that_ends_during_a_turn_is_found_by_the_next() {
     let mut found = Vec::new();
     for ends in ["7", "8"] {
         fixture::run(&store, "update acknowledgements set ended_at = 9 where id = $1", &[ends]).await;
-        let ended = notices::care_ended(&mut store.reader().await.unwrap()).await.unwrap();
+        let ended = notices::acknowledgement_ended(&mut store.reader().await.unwrap()).await.unwrap();
         found.push(ended.iter().map(|(_, n)| n.object.host.as_i64()).collect::<Vec<_>>());
         // The other one ends while this is written.
         fixture::run(&store, "update acknowledgements set ended_at = 9", &[]).await;
         let known: Vec<_> = ended.iter().map(|(contact, n)| (*contact, n.id)).collect();
         let mut tx = store.begin().await.unwrap();
-        notices::care_ended_is_known(&mut tx, &known).await.unwrap();
+        notices::note_acknowledgement_ended(&mut tx, &known).await.unwrap();
         tx.commit().await.unwrap();
     }
     assert_eq!(found, [vec![7], vec![8]]);
-    assert!(notices::care_ended(&mut store.reader().await.unwrap()).await.unwrap().is_empty());
+    assert!(notices::acknowledgement_ended(&mut store.reader().await.unwrap()).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -560,9 +560,9 @@ async fn an_escalation_continues_when_the_acknowledgement_ends() {
     };
     let seq = events::append_observed(&mut tx, &worse).await.unwrap();
     notices::insert_held(&mut tx, &worse, seq).await.unwrap();
-    notices::care_ended_is_known(&mut tx, &[]).await.unwrap();
-    assert_eq!(notices::care_ended(&mut tx).await.unwrap().len(), 1);
+    notices::note_acknowledgement_ended(&mut tx, &[]).await.unwrap();
+    assert_eq!(notices::acknowledgement_ended(&mut tx).await.unwrap().len(), 1);
     notices::insert(&mut tx, &up(7), None).await.unwrap();
-    assert!(notices::care_ended(&mut tx).await.unwrap().is_empty(), "it is over");
+    assert!(notices::acknowledgement_ended(&mut tx).await.unwrap().is_empty(), "it is over");
     tx.commit().await.unwrap();
 }

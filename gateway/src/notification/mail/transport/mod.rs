@@ -19,8 +19,8 @@ use tokio_rustls::client::TlsStream;
 
 use crate::clock;
 use crate::config::mail_hello;
+use crate::config::pem;
 use crate::config::{MailConfig, MailSecurity};
-use crate::http::pem;
 use crate::notification::mail::dialogue;
 use crate::notification::mail::dialogue::{Dialogue, Step};
 use crate::notification::mail::secrets::LoginSecrets;

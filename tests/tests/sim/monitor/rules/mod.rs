@@ -666,7 +666,7 @@ fn a_question_that_nobody_answers_is_no_failure_and_does_not_hang_the_check() {
     world.run(10 * MINUTE);
     assert_eq!(status(&world, id), HostStatus::Up);
     assert!(world.host(id).is_some_and(|s| s.stale));
-    assert!(world.monitor.figures().lost_answers > 0);
+    assert!(world.monitor.figures().lost_probes > 0);
     world.deaf = false;
     world.run(3 * MINUTE);
     assert!(world.host(id).is_some_and(|s| !s.stale));

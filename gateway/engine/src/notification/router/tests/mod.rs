@@ -445,7 +445,7 @@ fn the_delay_restarts_when_the_acknowledgement_ends() {
         severity: Some(Severity::Critical),
         incident: None,
     };
-    let ended = Input::CareEnded { contact: OPS, notice };
+    let ended = Input::AcknowledgementEnded { contact: OPS, notice };
     harness.put(ended.clone());
     assert_eq!(harness.pass(899), NOTHING);
     assert_eq!(harness.pass(1).len(), 1);

@@ -1,4 +1,4 @@
-//! `fleetgate ack` and `fleetgate downtime`: acknowledgements of problems, and planned work.
+//! `fleetgate downtime`: planned work.
 
 use std::collections::BTreeMap;
 
@@ -7,52 +7,15 @@ use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::client::{Client, api_path};
+use super::client::{Client, api_path, path_of};
 use super::device::{present, said};
 use super::host::pages;
 use super::host_args::pair;
 use super::table::{self, Column};
 use super::token::span;
-use crate::api::acknowledgements::Acknowledgement;
 use crate::api::downtimes::Downtime;
 use crate::api::hosts::Host;
 use crate::cli::out;
-
-#[derive(Args)]
-pub(crate) struct AckArgs {
-    /// Name or id of the host
-    host: String,
-    /// Name of the service [default: the host itself]
-    service: Option<String>,
-    #[command(flatten)]
-    word: Word,
-    /// Remove the acknowledgement
-    #[arg(long)]
-    remove: bool,
-}
-
-/// The options of an acknowledgement, of any object.
-#[derive(Args)]
-pub(crate) struct Word {
-    /// Keep it until the problem recovers [default: until the state changes]
-    #[arg(long)]
-    sticky: bool,
-    /// Let it expire after this time, such as 2h or 3d
-    #[arg(long = "for", value_name = "TIME")]
-    lasts: Option<String>,
-    /// Text that others read
-    #[arg(long, short = 'm', default_value = "", hide_default_value = true, value_name = "TEXT")]
-    comment: String,
-}
-
-impl Word {
-    pub(crate) fn body(&self) -> anyhow::Result<Value> {
-        let lasts = self.lasts.as_deref().map(|text| span("--for", text)).transpose()?;
-        let expires = lasts.map(|lasts| table::now().saturating_add(lasts)).transpose()?;
-        let expires = expires.map(|at| at.to_string());
-        Ok(present(json!({ "sticky": self.sticky, "expires": expires, "comment": self.comment })))
-    }
-}
 
 #[derive(Subcommand)]
 pub(crate) enum DowntimeCommand {
@@ -222,37 +185,7 @@ impl ChangeArgs {
 
 const HOW_LONG: &str = "give the duration: --for 2h, --until TIME, or --every DAYS with --from and --to";
 
-/// Returns the path of a host or one of its services. `cam-07/disk` is a service too, as in the
-/// log.
-pub(super) fn place(host: &str, service: Option<&str>) -> String {
-    match (service, host.split_once('/')) {
-        (Some(service), _) => api_path!("/hosts/{}/services/{}", host, service),
-        (None, Some((host, service))) => api_path!("/hosts/{}/services/{}", host, service),
-        (None, None) => api_path!("/hosts/{}", host),
-    }
-}
-
-pub(crate) async fn acknowledge(client: &Client, args: AckArgs) -> anyhow::Result<()> {
-    let place = place(&args.host, args.service.as_deref());
-    let path = format!("{place}/acknowledgement");
-    if args.remove {
-        client.call(Method::DELETE, &path, None).await?;
-        return said(client, "Acknowledgement removed; notifications resume");
-    }
-    let made: Acknowledgement = client.post(&path, &args.word.body()?).await?;
-    if client.json {
-        out::line!("{}", serde_json::to_string_pretty(&made)?);
-    }
-    said(client, &acknowledged(args.word.sticky, made.expires.as_deref()))
-}
-
-fn acknowledged(sticky: bool, expires: Option<&str>) -> String {
-    let until = if sticky { "the problem recovers" } else { "the state changes" };
-    let latest = expires.map(|at| format!(", at the latest {}", table::clock_time(at)));
-    format!("Acknowledged until {until}{}", latest.unwrap_or_default())
-}
-
-pub(crate) async fn downtime(client: &Client, command: DowntimeCommand) -> anyhow::Result<()> {
+pub(crate) async fn run(client: &Client, command: DowntimeCommand) -> anyhow::Result<()> {
     match command {
         DowntimeCommand::Add(args) => add(client, *args).await,
         DowntimeCommand::List { all, host } => list(client, all, host).await,
@@ -289,7 +222,7 @@ async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
         "name a host, or hosts with --label key=value"
     );
     let path = match &args.host {
-        Some(host) => format!("{}/downtimes", place(host, args.service.as_deref())),
+        Some(host) => format!("{}/downtimes", path_of(host, args.service.as_deref())),
         None => "/downtimes".to_owned(),
     };
     let made: Downtime = client.post(&path, &body(args)?).await?;
@@ -453,15 +386,15 @@ mod tests {
         let _monitor = api.start_monitor();
         for name in ["cam-1", "cam-2"] {
             let _: Value = client.post("/devices", &json!({ "name": name })).await.unwrap();
-            downtime(&client, parsed(&format!("downtime add {name} --for 2h -m move"))).await.unwrap();
+            run(&client, parsed(&format!("downtime add {name} --for 2h -m move"))).await.unwrap();
         }
         let of = |host: &str| vec![("host", host.to_owned())];
         let found: Vec<Downtime> = pages(&client, "/downtimes", &of("cam-1")).await.unwrap();
         let [one] = &found[..] else { panic!("{found:?}") };
-        downtime(&client, parsed("downtime list --host cam-1")).await.unwrap();
-        assert!(downtime(&client, parsed("downtime list --host cam-3")).await.is_err());
+        run(&client, parsed("downtime list --host cam-1")).await.unwrap();
+        assert!(run(&client, parsed("downtime list --host cam-3")).await.is_err());
         let id = &one.id;
-        downtime(&client, parsed(&format!("downtime set {id} --for 3h -m longer"))).await.unwrap();
+        run(&client, parsed(&format!("downtime set {id} --for 3h -m longer"))).await.unwrap();
         let after: Downtime = client.get(&format!("/downtimes/{id}"), &[]).await.unwrap();
         let lasts = |d: &Downtime| {
             let at = |text: &str| text.parse::<Timestamp>().unwrap();
@@ -469,25 +402,17 @@ mod tests {
         };
         assert_eq!((lasts(one), lasts(&after), after.comment.as_str()), (7_200.0, 10_800.0, "longer"));
         for (wrong, says) in [("", "nothing to change"), (" --every sunday", "does not repeat")] {
-            let refused = downtime(&client, parsed(&format!("downtime set {id}{wrong}"))).await.unwrap_err();
+            let refused = run(&client, parsed(&format!("downtime set {id}{wrong}"))).await.unwrap_err();
             assert!(refused.to_string().contains(says), "{refused}");
         }
         let every = "downtime add cam-2 --every sunday --from 02:00 --to 04:00";
-        downtime(&client, parsed(every)).await.unwrap();
+        run(&client, parsed(every)).await.unwrap();
         let found: Vec<Downtime> = pages(&client, "/downtimes", &of("cam-2")).await.unwrap();
         let again = found.iter().find(|d| d.recurrence.is_some()).unwrap();
-        downtime(&client, parsed(&format!("downtime set {} --to 05:00", again.id))).await.unwrap();
+        run(&client, parsed(&format!("downtime set {} --to 05:00", again.id))).await.unwrap();
         let after: Downtime = client.get(&format!("/downtimes/{}", again.id), &[]).await.unwrap();
         let of = after.recurrence.unwrap();
         assert_eq!((of.from.as_str(), of.to.as_str()), ("02:00", "05:00"));
-        assert!(downtime(&client, parsed(&format!("downtime set {} --for 3h", again.id))).await.is_err());
-    }
-
-    #[test]
-    fn an_acknowledgement_says_how_long_it_holds() {
-        let at = Some("2026-03-10T13:03:22.5Z");
-        assert_eq!(acknowledged(true, None), "Acknowledged until the problem recovers");
-        let both = "Acknowledged until the state changes, at the latest 2026-03-10 13:03:22Z";
-        assert_eq!(acknowledged(false, at), both);
+        assert!(run(&client, parsed(&format!("downtime set {} --for 3h", again.id))).await.is_err());
     }
 }
