@@ -20,7 +20,7 @@ use fleetgate_probes::plugin::{Ending, PluginResult};
 use fleetgate_probes::{packet, perfdata, sensors};
 
 use crate::attacker::{hash, mac};
-use crate::blocks::sign;
+use crate::blocks;
 
 pub type Target = (&'static str, fn(&[u8]) -> String);
 
@@ -152,7 +152,7 @@ const BLOCK_KEY: i64 = block::key(BLOCK_HOUR, 7);
 /// it.
 fn block(input: &[u8]) -> String {
     let mut data = input.to_vec();
-    sign(&mut data, BLOCK_KEY);
+    blocks::sign(&mut data, BLOCK_KEY);
     let read_raw = |data: &[u8]| block::decode_raw(BLOCK_KEY, BLOCK_START, data);
     let points = read_raw(&data);
     if let Ok(points) = &points {

@@ -359,7 +359,7 @@ impl Monitor {
     }
 
     fn cancel_downtime(&mut self, id: Id, now: Now) {
-        if let Some(downtime) = self.downtimes.remove(&id) {
+        if let Some(downtime) = self.downtimes.remove(id) {
             self.set_windows(self.meant(&downtime).into_iter().collect(), None, now);
         }
     }
