@@ -162,8 +162,32 @@ async function movesByTouch(page) {
   await until('the window moved by a half', async (see) => Math.abs(Date.now() / 1000 - 3.5 * DAY - see((await zoomIn(page)).to)) < DAY);
   const { span } = await zoomIn(page);
   must(Math.abs(span - 7 * DAY) < 60, `it changed its length to ${span} s`);
-  // Lanes above the graph come and go with the window, so the place of the graph says nothing of scrolling.
   must((await graph(page).locator('.u-over').evaluate((over) => getComputedStyle(over).touchAction)) === 'pan-y', 'a finger that moves the window also scrolls');
+}
+
+/** Above a graph nothing comes or goes with the window: it stays under the finger. */
+async function staysInPlace(page) {
+  const top = () => graph(page).evaluate((box) => Math.round(box.getBoundingClientRect().top + scrollY));
+  const before = await top();
+  await graph(page).focus();
+  for (const key of ['+', '+', '+', '+', 'ArrowLeft']) await page.keyboard.press(key);
+  await zoomIn(page);
+  await page.waitForLoadState('networkidle');
+  must((await top()) === before, `the graph moved from ${before} to ${await top()}`);
+  await page.keyboard.press('0');
+  await isWhole(page);
+}
+
+/** What is not marked is said above the graphs, and in the table. */
+async function saysWhatIsNotMarked(context) {
+  const page = await open(context, '/hosts/cam-08?range=30d');
+  const words = 'Events: only the newest 500 of this time are marked; zoom in to see the others';
+  await page.getByText(`${words}.`).waitFor();
+  await area(page).getByRole('button', { name: /^Table/ }).click();
+  must((await area(page).locator('caption').textContent()).includes(words), 'the table does not say it');
+  must((await area(page).getByRole('columnheader', { name: 'Marks' }).count()) === 1, 'the table has no marks');
+  await axe(page);
+  await page.close();
 }
 
 /** All graphs say their value at the moment under the pointer of one. */
@@ -274,6 +298,7 @@ try {
   await shot(month, 'graphs-30d-light');
   await promise('axe finds nothing serious on the graphs', () => axe(month));
   await promise('the keyboard moves, zooms and resets', () => movesByKeys(month));
+  await promise('a graph keeps its place while its window moves', () => staysInPlace(month));
   await promise('dragging zooms, and the zoom outlives a reload', () => zoomsByDragging(month));
   await promise('a pointer over one graph reads all of them', () => hoversTogether(month));
   await promise('a graph is saved as CSV and PNG', () => exports_(month));
@@ -294,7 +319,10 @@ try {
     must(/, 109\d d: /.test(await graph(years).getAttribute('aria-label')), await graph(years).getAttribute('aria-label'));
   });
   await shot(years, 'graphs-3y-light');
-  if (!LOGIN_URL) await promise('downtimes, rentals, incidents and events are marked', () => marksThePast(years, ['Downtime', 'Rental', 'Incident', 'Events']));
+  if (!LOGIN_URL) {
+    await promise('downtimes, rentals, incidents and events are marked', () => marksThePast(years, ['Downtime', 'Rental', 'Incident', 'Events']));
+    await promise('it is said which events are not marked', () => saysWhatIsNotMarked(light));
+  }
 
   const dark = await open(await context({ colorScheme: 'dark' }), `/hosts/${HOST}?range=30d`);
   await promise('axe finds nothing serious on dark graphs', () => axe(dark));

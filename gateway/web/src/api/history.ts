@@ -69,12 +69,16 @@ interface EventsQuery {
   host: string;
   from: string;
   to: string;
+  /** The first parts of kinds that are left out, separated by commas. */
+  without: string;
   limit: number;
   after?: string | undefined;
 }
 
 interface IncidentsQuery {
   host: string;
+  from: string;
+  to: string;
   limit: number;
   after?: string | undefined;
 }
@@ -126,5 +130,5 @@ export const trafficOf = (host: string, days: number): Promise<TrafficAnswer> =>
 /** A page of the events of a host in a time, the newest first. */
 export const eventsOf = (query: EventsQuery): Promise<PageOf<Event>> => ask(past.GET('/api/v1/events', { params: { query } }));
 
-/** A page of the incidents that have or had a host as a member, the newest first. */
+/** A page of the incidents that have or had a host as a member and were open in a time, the newest first. */
 export const incidentsOf = (query: IncidentsQuery): Promise<PageOf<Incident>> => ask(past.GET('/api/v1/incidents', { params: { query } }));
