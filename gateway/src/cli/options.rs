@@ -10,7 +10,7 @@ use clap::parser::ValueSource;
 type Pair = (&'static str, &'static str);
 
 /// The options of each command.
-const COMMANDS: [(&str, &[&[Pair]]); 39] = [
+const COMMANDS: [(&str, &[&[Pair]]); 42] = [
     ("ack", &[&[("comment", "--comment"), ("expires", "--for")]]),
     ("booking add", &[BOOKING, ITEMS]),
     ("booking set", &[BOOKING]),
@@ -29,8 +29,10 @@ const COMMANDS: [(&str, &[&[Pair]]); 39] = [
     ("enrolment approve", &[NAME, &[("labels", "--label")]]),
     ("grant add", &[GRANT, NAME]),
     ("grant set", &[GRANT]),
+    ("graph", &[TIME, &[("points", "--width")]]),
     ("host add", &[LOGIN, NEW_LOGIN, CHOSEN, &[("address", "--address"), ("via", "--via")]]),
     ("host set", &[SETTINGS, LIMITS, LOGIN, CHOSEN, HOST]),
+    ("metrics", &[TIME, &[("points", "--points")]]),
     ("operator add", &[&[("mtu", "--mtu"), ("public_key", "--public-key"), ("user", "--user")]]),
     ("operator reissue", &[&[("public_key", "--public-key")]]),
     ("operator set", &[NAME, &[("mtu", "--mtu")]]),
@@ -70,6 +72,7 @@ const COMMANDS: [(&str, &[&[Pair]]); 39] = [
     ),
     ("renter credentials", &[&[("public_key", "--public-key")]]),
     ("renter set", &[NAME, &[("mtu", "--mtu"), ("ssh_keys", "--ssh-key")]]),
+    ("report availability", &[TIME, &[("label", "--label")]]),
     ("result", &[&[("timestamp", "--at")]]),
     ("rule add", &[RULE]),
     ("rule set", &[RULE, NAME]),
@@ -80,6 +83,7 @@ const COMMANDS: [(&str, &[&[Pair]]); 39] = [
     ("user add", &[&[("role", "--role")]]),
 ];
 const NAME: &[Pair] = &[("name", "--name")];
+const TIME: &[Pair] = &[("from", "--from"), ("to", "--to")];
 const CUSTOMER: &[Pair] = &[("contacts", "--contact"), ("external_ref", "--ref")];
 const PERSON: &[Pair] = &[("email", "--email")];
 /// A refusal of access as a whole, which is no entry of it.
@@ -308,6 +312,9 @@ mod tests {
             ("renter add laptop --person y_1 --mtu 9 --public-key x", vec!["--mtu: ", "--public-key: "]),
             ("subscription add http://127.0.0.1:9/x --kind rental.x", vec!["--kind: "]),
             ("contact add ops --email x --digest 99", vec!["--email: ", "--digest: "]),
+            ("graph cam rta --from 1h --to 2h", vec!["--from: a time before `--to` is expected"]),
+            ("metrics cam rta --from 1h --to 2h", vec!["--from: a time before `--to` is expected"]),
+            ("metrics cam rta --points 1", vec!["--points: 2 to 2000"]),
         ] {
             let words = ["fleetgate"].into_iter().chain(line.split(' '));
             let matches = Cli::command().try_get_matches_from(words).unwrap();

@@ -111,6 +111,8 @@ struct Shared {
     hot: RwLock<Hot>,
     redo_bytes: AtomicU64,
     most_redo_bytes: u64,
+    /// The same, or less while the disk is nearly full.
+    redo_bound: AtomicU64,
     believed: Mutex<Believed>,
     /// One generation is sealed at a time.
     sealing: tokio::sync::Mutex<()>,
@@ -155,6 +157,7 @@ impl Recorder {
             hot: RwLock::new(hot),
             redo_bytes: AtomicU64::new(bytes),
             most_redo_bytes,
+            redo_bound: AtomicU64::new(most_redo_bytes),
             believed: Mutex::new(Believed::new(begun, noted_at)),
             sealing: tokio::sync::Mutex::new(()),
             damaged_blocks: AtomicI64::new(0),
@@ -175,6 +178,12 @@ impl Recorder {
     pub async fn turn(&self) -> Turn {
         let numbers = Arc::clone(&self.0.numbers).lock_owned().await;
         Turn::new(self.clone(), numbers)
+    }
+
+    /// Sets how much redo may wait. `None`: as much as usual.
+    fn bound_redo(&self, bytes: Option<u64>) {
+        let most = self.0.most_redo_bytes;
+        self.0.redo_bound.store(bytes.map_or(most, |bytes| bytes.min(most)), Ordering::Relaxed);
     }
 
     pub fn status(&self) -> Status {

@@ -303,6 +303,19 @@ async fn a_full_redo_lets_the_states_go_on_without_samples_until_it_is_sealed() 
 }
 
 #[tokio::test]
+async fn while_the_disk_is_nearly_full_fewer_samples_wait_and_states_go_on() {
+    let (store, _dir) = fixture::store().await;
+    let recorder = Recorder::open_with(store, Keep::ALL, (1_000, None)).await.unwrap();
+    for (bound, at, taken) in
+        [(None, 60, 1), (Some(u64::MAX), 120, 2), (Some(1), 180, 2), (Some(0), 240, 2), (None, 300, 3)]
+    {
+        recorder.bound_redo(bound);
+        commit(&recorder, &[sample(at, &[("rtt", 1.0)])]).await.unwrap();
+        assert_eq!(points(&recorder, "rtt").await.len(), taken, "{bound:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_history_that_takes_nothing_holds_up_no_commit_and_gets_everything_later() {
     let (store, _dir) = fixture::store().await;
     let recorder = Recorder::open(store.clone(), Keep::ALL).await.unwrap();

@@ -282,7 +282,7 @@ async fn look_after(
 fn record_history(tasks: &mut JoinSet<()>, state: &AppState, stop: &CancellationToken) {
     let (health, disk) = (state.live.health(), state.config.disk);
     let limits = history::disk::Limits { history: disk.history, reserve: disk.reserve };
-    history::disk::start(tasks, state.store.clone(), health.clone(), limits, stop.clone());
+    history::disk::start(tasks, state.history.clone(), health.clone(), limits, stop.clone());
     state.history.start(tasks, health.clone(), stop.clone());
 }
 

@@ -4,7 +4,7 @@
 //   HOST         a device with a past of 30 days (cam-07); OLD_HOST one of three years (cam-07)
 //   SERVICE, METRIC  a metric of it (ping, rta)
 //   LABEL        a label that several hosts have (kind=camera)
-//   SHOTS        a folder for screenshots
+//   SHOTS        a folder for screenshots; in its folder "small" are those of docs/
 //   DIST         the built page for the mock (dist)
 //   CHROMIUM     the browser (/usr/bin/chromium)
 // Prints a line per promise; exits with 1 when one is broken.
@@ -14,7 +14,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
-import { FLAGS, PHONE, axe, complaints, finish, listen, must, noSidewaysScroll, picture, promise, until } from './kit.mjs';
+import { FLAGS, PHONE, axe, complaints, finish, listen, must, noSidewaysScroll, picture, promise, smallPicture, until } from './kit.mjs';
 
 const { LOGIN_URL, SHOTS, HOST = 'cam-07', OLD_HOST = 'cam-07', SERVICE = 'ping', METRIC = 'rta', LABEL = 'kind=camera', PORT = '8097' } = process.env;
 const WIDE = { width: 1280, height: 900 };
@@ -253,6 +253,25 @@ async function compares(page) {
   await page.getByRole('heading', { name: 'Fullest disks' }).waitFor();
 }
 
+/** The pictures of docs/ that need a past of three years: a graph, a comparison, and a phone. */
+async function pictures(context, phone) {
+  const years = listen(await context.newPage());
+  await years.goto(`${BASE}/hosts/cam-15?range=3y`);
+  const graph = years.locator('#graphs-temperature .graph').first();
+  await graph.scrollIntoViewIfNeeded();
+  await graph.getByText(/, average /).waitFor();
+  await years.waitForTimeout(900);
+  await smallPicture(graph, SHOTS, 'graph-3y');
+  await years.setViewportSize({ width: 800, height: 900 });
+  await years.goto(`${BASE}/compare?label=${encodeURIComponent(LABEL)}&service=disk&metric=used&group_by=uplink&range=7d`);
+  const plot = years.locator('section.plot');
+  await plot.locator('canvas').waitFor();
+  await years.waitForTimeout(900);
+  await smallPicture(plot.locator('.graph'), SHOTS, 'graph-compare');
+  await years.close();
+  await smallPicture(phone, SHOTS, 'graph-360');
+}
+
 /** Sparklines of the fleet, and the bar of the last day on each service. */
 async function showsTheDay(page) {
   await page.goto(`${BASE}/`);
@@ -296,6 +315,7 @@ try {
   await promise('30 days are drawn', () => lineIsDrawn(month, 0.7));
   await promise('the values are those of 30 days', () => reachesBack(month, 30));
   await shot(month, 'graphs-30d-light');
+  if (LOGIN_URL) await promise('the picture of a graph is small', () => smallPicture(area(month), SHOTS, 'graph'));
   await promise('axe finds nothing serious on the graphs', () => axe(month));
   await promise('the keyboard moves, zooms and resets', () => movesByKeys(month));
   await promise('a graph keeps its place while its window moves', () => staysInPlace(month));
@@ -332,6 +352,7 @@ try {
   await promise('360 pixels are enough', () => noSidewaysScroll(phone));
   await promise('axe finds nothing serious at 360 pixels', () => axe(phone));
   await shot(phone, 'graphs-360');
+  if (!LOGIN_URL) await promise('the pictures of three years, a comparison and a phone are small', () => pictures(light, phone));
   await promise('a finger moves the window', () => movesByTouch(phone));
   await phone.goto(`${BASE}/compare?label=${encodeURIComponent(LABEL)}&service=${SERVICE}&metric=${METRIC}`);
   await phone.locator('section.plot canvas').waitFor();
