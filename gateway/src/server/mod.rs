@@ -395,6 +395,7 @@ mod tests {
             service: "store".to_owned(),
             at: now,
             full_at: Some(now + Duration::from_secs(864_000)),
+            full_since: None,
             text: String::new(),
             basis: Basis { from: 0, to: 1, peaks: 4, period_s: None, slope_per_day: 1.0, spread: 0.0 },
         };
