@@ -208,7 +208,8 @@ impl Wanted {
 
 fn plan(app: &AppState, times: (Wall, Wall), points: u32, now: Wall) -> Plan {
     let (from, to) = seconds(times);
-    query::plan(from, to.max(from + 1), points, now.as_millis().div_euclid(1_000), &app.config.history.kept())
+    let now = now.as_millis().div_euclid(1_000);
+    query::plan(from, to.max(from + 1), points, now, &app.history.kept(now))
 }
 
 /// Returns the hosts that were named, in that order, or those with the labels, by name.

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use fleetgate_engine::history::query::{Plan, Tier, columns};
+use fleetgate_engine::history::query::{self, Plan, Tier, columns};
 use fleetgate_engine::history::rollup::{self, Bucket};
 use fleetgate_engine::history::{BUCKET, HOUR, Kind, Point};
 use fleetgate_engine::id::{HostId, Id};
@@ -436,6 +436,29 @@ async fn a_sample_of_a_clock_that_was_ahead_is_kept_and_not_rolled_up_before_its
 }
 
 #[tokio::test]
+async fn a_late_sample_is_taken_while_it_is_younger_than_samples_are_kept() {
+    let (store, _dir) = fixture::store().await;
+    let recorder = Recorder::open(store.clone(), Keep::USUAL).await.unwrap();
+    let (late, newest) = (now() - 30 * DAY + 60, days_ago(2));
+    commit(&recorder, &[sample(newest, &[("rtt", 2.0)])]).await.unwrap();
+    recorder.seal_now().await.unwrap();
+    recorder.upkeep(&Health::default()).await.unwrap();
+    commit(&recorder, &[sample(late, &[("rtt", 1.0)])]).await.unwrap();
+    let series = named(&recorder, "rtt").await.unwrap();
+    let start = late.div_euclid(HOUR) * HOUR;
+    let plan = Plan { tier: Tier::Hours, step: HOUR, start, end: start + HOUR };
+    for when in ["in memory", "sealed", "rolled up"] {
+        assert_eq!(points(&recorder, "rtt").await, [(late, 1.0), (newest, 2.0)], "{when}");
+        let found = recorder.query(std::slice::from_ref(&series), &plan).await.unwrap().remove(0);
+        assert_eq!(found.max, [Some(1.0)], "{when}");
+        match when {
+            "in memory" => recorder.seal_now().await.unwrap(),
+            _ => recorder.upkeep(&Health::default()).await.unwrap(),
+        }
+    }
+}
+
+#[tokio::test]
 async fn samples_of_a_day_that_is_not_whole_any_more_are_not_taken() {
     let (store, _dir) = fixture::store().await;
     let recorder = Recorder::open(store, Keep::USUAL).await.unwrap();
@@ -464,6 +487,11 @@ async fn a_day_that_lost_its_samples_to_a_shorter_setting_is_not_rolled_up_again
     let again = keeping(&store, 30).await;
     commit(&again, &[sample(from + 90, &[("rtt", 1e6)])]).await.unwrap();
     let series = named(&again, "rtt").await.unwrap();
+    let tier = |days| {
+        let from = days_ago(days);
+        query::plan(from, from + HOUR, 600, now(), &again.kept(now())).tier
+    };
+    assert_eq!([tier(15), tier(13)], [Tier::FiveMinutes, Tier::Raw], "a query takes what is left");
     for when in ["in memory", "sealed", "rolled up"] {
         for (tier, step) in [(Tier::FiveMinutes, BUCKET), (Tier::Hours, HOUR), (Tier::Days, DAY)] {
             let plan = Plan { tier, step, start: from, end: from + DAY };
