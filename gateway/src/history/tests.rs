@@ -436,6 +436,22 @@ async fn a_sample_of_a_clock_that_was_ahead_is_kept_and_not_rolled_up_before_its
 }
 
 #[tokio::test]
+async fn a_clock_that_is_ahead_for_less_than_a_day_removes_nothing() {
+    let (store, _dir) = fixture::store().await;
+    // By the last run, samples of 29 days ago are kept. By the clock of this one they are much too old.
+    let last = now() - 400 * DAY;
+    store.note_believed(last).await.unwrap();
+    let recorder = Recorder::open(store.clone(), Keep::USUAL).await.unwrap();
+    let kept = last - 29 * DAY - 12 * HOUR;
+    commit(&recorder, &[sample(kept, &[("rtt", 1.0)])]).await.unwrap();
+    recorder.seal_now().await.unwrap();
+    for _ in 0..2 {
+        recorder.upkeep(&Health::default()).await.unwrap();
+        assert_eq!(points(&recorder, "rtt").await, [(kept, 1.0)]);
+    }
+}
+
+#[tokio::test]
 async fn a_late_sample_is_taken_while_it_is_younger_than_samples_are_kept() {
     let (store, _dir) = fixture::store().await;
     let recorder = Recorder::open(store.clone(), Keep::USUAL).await.unwrap();
@@ -511,14 +527,14 @@ async fn days_before_a_stop_of_weeks_are_rolled_up_before_their_samples_are_remo
     let (store, _dir) = fixture::store().await;
     store.note_believed(days_ago(40)).await.unwrap();
     let recorder = keeping(&store, 30).await;
-    commit(&recorder, &[sample(days_ago(41), &[("rtt", 1.0)])]).await.unwrap();
+    commit(&recorder, &[sample(days_ago(42), &[("rtt", 1.0)])]).await.unwrap();
     recorder.seal_now().await.unwrap();
     recorder.upkeep(&Health::default()).await.unwrap();
     let rows = "select cast((select count(*) from raw_hours) || ' ' || (select count(*) from raw) || ' ' ||
                 (select count(*) from (select key from days union all select key from five_minutes)) as text)";
     assert_eq!(fixture::history_text(&store, rows).await.as_deref(), Some("0 1 1"));
     let noted = store.noted().await.unwrap().believed.unwrap();
-    assert!((days_ago(39)..days_ago(38)).contains(&noted), "a day after the last run: {noted}");
+    assert!((days_ago(40)..days_ago(39)).contains(&noted), "the clock is not believed for a day: {noted}");
 }
 
 #[tokio::test]

@@ -279,11 +279,17 @@ async function showsTheDay(page) {
   must(/24 h: /.test(await page.locator('[role=row] .trend svg').first().getAttribute('aria-label')), 'a sparkline has no words');
   await shot(page, 'fleet-light', 'h1');
   await axe(page);
+  if (!LOGIN_URL) must(/, 24 h: /.test(await page.locator('li .trend svg').first().getAttribute('aria-label')), 'a problem has no sparkline');
   await page.goto(`${BASE}/hosts/${HOST}`);
   const bar = page.locator(`#service-${SERVICE} svg[role=img]`);
   await bar.waitFor();
   must(/the last 24 hours: (OK|Warning|Critical)/.test(await bar.getAttribute('aria-label')), `the bar says ${await bar.getAttribute('aria-label')}`);
   await page.getByRole('heading', { name: 'Traffic by day' }).waitFor();
+  if (LOGIN_URL) return;
+  const forecast = page.locator('#service-disk .forecast');
+  await forecast.getByText('the daily purge keeps it below 80 %').waitFor();
+  must(/20 peaks before purges .*; earlier forecasts were off by 2 d$/.test((await forecast.textContent()).trim()), `the forecast says ${await forecast.textContent()}`);
+  await page.getByText(/over the budget of 20 MB a day/).waitFor();
 }
 
 /** What the gateway says about itself stands above every page, and goes with its cause. The demo is simulated. */
