@@ -22,6 +22,8 @@ export interface QueriedSeries {
   count: number[];
   /** Of a group: the worst of its hosts, in the direction of the threshold. */
   worst?: (number | null)[] | null;
+  /** Of the host, or of the first host of the group that has any. */
+  limits?: QueryLimits | null;
 }
 
 export interface QueryLimits {
