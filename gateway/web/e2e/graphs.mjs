@@ -190,6 +190,15 @@ async function saysWhatIsNotMarked(context) {
   await page.close();
 }
 
+/** A time with more states than one answer may have is asked for in parts. */
+async function showsVeryManyStates(context) {
+  const page = await open(context, '/hosts/cam-09?range=3y');
+  const bar = page.getByRole('img', { name: /^States of the host: / });
+  await until('the states of three years are there', async (see) => /Up .*, Down/.test(see(await bar.getAttribute('aria-label'))));
+  must((await page.getByText('States could not be loaded').count()) === 0, 'it says that states are missing');
+  await page.close();
+}
+
 /** All graphs say their value at the moment under the pointer of one. */
 async function hoversTogether(page) {
   await graph(page).evaluate((box) => box.scrollIntoView({ block: 'center' }));
@@ -348,6 +357,7 @@ try {
   if (!LOGIN_URL) {
     await promise('downtimes, rentals, incidents and events are marked', () => marksThePast(years, ['Downtime', 'Rental', 'Incident', 'Events']));
     await promise('it is said which events are not marked', () => saysWhatIsNotMarked(light));
+    await promise('a host whose state changes all the time has its states of three years', () => showsVeryManyStates(light));
   }
 
   const dark = await open(await context({ colorScheme: 'dark' }), `/hosts/${HOST}?range=30d`);

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { Interval } from '../src/api/history';
 import type { Downtime, Event, Incident, Rental } from '../src/api/types';
-import { cellsOf, downtimeMarks, eventMarks, incidentMarks, marksAt, marksFor, marksWithin, rentalMarks, stateAt, statesInWords, statesOf, unmarkedWords } from '../src/lib/past-marks';
+import { cellsOf, distinct, downtimeMarks, eventMarks, incidentMarks, marksAt, marksFor, marksWithin, rentalMarks, stateAt, statesInWords, statesOf, unmarkedWords } from '../src/lib/past-marks';
 
 const iso = (second: number): string => new Date(second * 1000).toISOString();
 const state = (value: string, from: number, until?: number, service?: string): Interval => ({ series: 'state', value, from: iso(from), ...(until === undefined ? {} : { until: iso(until) }), ...(service ? { service } : {}) });
@@ -27,6 +27,17 @@ describe('the bar of states', () => {
     expect(cells.map(({ kind }) => kind)).toEqual(['ok', 'critical', 'ok']);
     expect(cells[1]).toEqual({ kind: 'critical', from: 1400, to: 1500 });
     expect(cellsOf([], WINDOW, 10)).toEqual([]);
+  });
+
+  it('shows the worst of each cell, however many spans there are', () => {
+    const flapping = Array.from({ length: 10_000 }, (_, n) => ({ kind: n % 100 === 7 ? ('critical' as const) : ('ok' as const), from: 1000 + n / 10, to: 1000 + (n + 1) / 10 }));
+    expect(cellsOf(flapping, WINDOW, 100)).toEqual([{ kind: 'critical', from: 1000, to: 2000 }]);
+    expect(cellsOf(flapping, WINDOW, 200).map(({ kind }) => kind).slice(0, 4)).toEqual(['critical', 'ok', 'critical', 'ok']);
+  });
+
+  it('has what touches two parts of the time once', () => {
+    const both = [state('ok', 0, 1400, 'ping'), state('ok', 0, 1400, 'disk')];
+    expect(distinct([...both, ...both, state('critical', 1400, 1410, 'ping')])).toHaveLength(3);
   });
 
   it('says its shares, and does not round a problem away', () => {

@@ -1,6 +1,7 @@
 /** What graphs ask the API for. The types stand here because no other page needs them. */
 
-import { ask, clientOf, type PageOf } from './client';
+import { ask, clientOf, Refused, type PageOf } from './client';
+import { distinct } from '../lib/past-marks';
 import type { Event, Incident, TrafficDay } from './types';
 
 export type TierName = 'raw' | '5m' | '1h' | '1d';
@@ -119,8 +120,22 @@ const past = clientOf<Paths>();
 
 export const queryMetrics = (query: MetricsQuery): Promise<MetricsAnswer> => ask(past.GET('/api/v1/metrics/query', { params: { query } }));
 
-export async function intervalsOf(host: string, from: string, to: string): Promise<Interval[]> {
-  return (await ask(past.GET('/api/v1/hosts/{host}/intervals', { params: { path: { host }, query: { from, to } } }))).items;
+const iso = (second: number): string => new Date(second * 1000).toISOString();
+const UNPROCESSABLE = 422;
+/** How often a time is halved: 8 answers have at most 80,000 intervals. */
+const HALVINGS = 3;
+
+/** The intervals of a host that touch a time, in seconds. A time that has too many for one answer is asked for in parts. */
+export async function intervalsOf(host: string, from: number, to: number, halvings = HALVINGS): Promise<Interval[]> {
+  try {
+    const query = { from: iso(from), to: iso(to) };
+    return (await ask(past.GET('/api/v1/hosts/{host}/intervals', { params: { path: { host }, query } }))).items;
+  } catch (error) {
+    if (!(error instanceof Refused && error.status === UNPROCESSABLE) || halvings === 0) throw error;
+    const middle = Math.floor((from + to) / 2);
+    const earlier = await intervalsOf(host, from, middle, halvings - 1);
+    return distinct([...earlier, ...(await intervalsOf(host, middle, to, halvings - 1))]);
+  }
 }
 
 export async function topOf(metric: TopMetric, limit: number): Promise<TopItem[]> {

@@ -48,15 +48,25 @@ function split(span: Span, over: readonly Window[]): Span[] {
   });
 }
 
-/** A bar of at most `most` cells: of several states in a cell the worst is shown, so that a short outage is seen. */
+/** Each interval once: what touches two parts of a time is in the answers of both. */
+export function distinct(intervals: readonly Interval[]): Interval[] {
+  return [...new Map(intervals.map((one) => [`${one.service ?? ''} ${one.series} ${one.from}`, one])).values()];
+}
+
+/** A bar of at most `most` cells: of several states in a cell the worst is shown, so that a short outage is seen. `spans` are in order of time. */
 export function cellsOf(spans: readonly Span[], window: Window, most: number): Span[] {
   const width = (window.to - window.from) / most;
   const cells: Span[] = [];
+  let first = 0;
   for (let i = 0; i < most; i += 1) {
     const [from, to] = [window.from + i * width, window.from + (i + 1) * width];
-    const kinds = spans.filter((span) => span.from < to && span.to > from).map(({ kind }) => kind);
-    if (kinds.length === 0) continue;
-    const kind = kinds.reduce((worst, one) => (severity(one) > severity(worst) ? one : worst));
+    while (first < spans.length && spans[first]!.to <= from) first += 1;
+    let kind: Kind | undefined;
+    for (let n = first; n < spans.length && spans[n]!.from < to; n += 1) {
+      const one = spans[n]!.kind;
+      if (kind === undefined || severity(one) > severity(kind)) kind = one;
+    }
+    if (kind === undefined) continue;
     const last = cells.at(-1);
     if (last && last.kind === kind && last.to === from) last.to = to;
     else cells.push({ from, to, kind });

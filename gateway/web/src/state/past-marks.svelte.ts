@@ -44,7 +44,7 @@ export class HostMarks {
     const host = this.host();
     const time = { from: iso(window.from), to: iso(window.to) };
     const page = { ...time, limit: PAGE };
-    const intervals = intervalsOf(host, time.from, time.to).then((items) => ({ items, more: false }));
+    const intervals = intervalsOf(host, window.from, window.to).then((items) => ({ items, more: false }));
     const downtimes = some((after) => ask(api.GET('/api/v1/downtimes', { params: { query: { host, all: true, ...page, after } } })), MOST);
     const rentals = login.canOperate ? some((after) => ask(api.GET('/api/v1/rentals', { params: { query: { device: host, ...page, after } } })), MOST) : undefined;
     const incidents = some((after) => incidentsOf({ host, ...page, after }), MOST);
