@@ -65,16 +65,31 @@ struct Wanted {
 impl Wanted {
     /// Without a host the whole log would be searched for a time: `since` finds a place in it.
     fn times(&self) -> Result<(Option<Wall>, Option<Wall>), Problem> {
-        let from = self.from.as_deref().map(|text| ids::parse_time("from", text)).transpose()?;
-        let to = self.to.as_deref().map(|text| ids::parse_time("to", text)).transpose()?;
+        let (from, to) = ids::parse_times(self.from.as_deref(), self.to.as_deref())?;
         if (from.is_some() || to.is_some()) && self.host.is_none() {
             let detail = "from and to: only with host, whose events are searched; without it, page with since or after";
             return Err(Problem::bad_request("bad_query", detail));
         }
-        if from.zip(to).is_some_and(|(from, to)| from >= to) {
-            return Err(Problem::bad_request("bad_query", "from: a time before `to` is expected"));
-        }
         Ok((from, to))
+    }
+}
+
+/// What a list of the events of a host leaves out.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct LeftOut {
+    /// With `host`: no events whose kind is one of these words or begins with it, such as `state,message`.
+    without: Option<String>,
+}
+
+impl LeftOut {
+    fn families(&self, wanted: &Wanted) -> Result<Vec<&str>, Problem> {
+        let families: Vec<&str> = self.without.iter().flat_map(|text| text.split(',')).collect();
+        if !families.is_empty() && wanted.host.is_none() {
+            let detail = "without: only with host; without it, `kind` selects a kind or a family";
+            return Err(Problem::bad_request("bad_query", detail));
+        }
+        Ok(families)
     }
 }
 
@@ -84,16 +99,17 @@ impl Wanted {
 /// logins, or customers, rentals and subscriptions. A token with scopes gets the former only with the scope `access`, and
 /// the latter only with `rentals`.
 #[utoipa::path(get, path = "/events", operation_id = "list_events", tag = "monitoring",
-    security(("token" = ["monitoring:viewer"])), params(Paging, Wanted),
+    security(("token" = ["monitoring:viewer"])), params(Paging, Wanted, LeftOut),
     responses((status = 200, body = Page<Event>)))]
 async fn list(
     State(app): State<AppState>,
     who: Principal,
     Query(paging): Query<Paging>,
     Query(wanted): Query<Wanted>,
+    Query(left_out): Query<LeftOut>,
 ) -> Result<Json<Page<Event>>, Problem> {
-    let without = hidden_from(&who);
-    let all = EventFilter { without: &without, ..EventFilter::default() };
+    let (without, families) = (hidden_from(&who), left_out.families(&wanted)?);
+    let all = EventFilter { without: &without, families: &families, ..EventFilter::default() };
     page(&app, &paging, &wanted, &all).await
 }
 

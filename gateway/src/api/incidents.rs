@@ -26,7 +26,7 @@ use super::{AppState, events, hosts, notifications};
 use crate::notification::incident_text;
 use crate::store::SqliteConnection;
 use crate::store::events::{EventFilter, Object, Span};
-use crate::store::incidents::{self as stored, Ack, IncidentRow, MemberRow};
+use crate::store::incidents::{self as stored, Ack, IncidentRow, MemberRow, OfHost};
 use crate::store::lists::readable;
 use crate::store::notices::{self, NoticeFilter};
 
@@ -121,6 +121,31 @@ struct Filter {
     /// Only incidents that have or had this host, or a service of it, as a member. By id or name; a removed host is
     /// found by its id.
     host: Option<String>,
+    /// With `host`: only incidents that were open at this time (RFC 3339) or later.
+    from: Option<String>,
+    /// With `host`: only incidents that opened before this time (RFC 3339).
+    to: Option<String>,
+}
+
+impl Filter {
+    fn open(&self) -> Result<Option<bool>, Problem> {
+        match self.state.as_deref() {
+            None => Ok(None),
+            Some("open") => Ok(Some(true)),
+            Some("closed") => Ok(Some(false)),
+            Some(_) => Err(Problem::bad_request("bad_query", "state: open or closed")),
+        }
+    }
+
+    fn of_host(&self) -> Result<OfHost, Problem> {
+        let (from, to) = ids::parse_times(self.from.as_deref(), self.to.as_deref())?;
+        if (from.is_some() || to.is_some()) && self.host.is_none() {
+            let detail =
+                "from and to: only with host, whose incidents are searched; without it, page with after";
+            return Err(Problem::bad_request("bad_query", detail));
+        }
+        Ok(OfHost { open: self.open()?, from, to })
+    }
 }
 
 /// Incidents, the newest first, without those that were merged into another.
@@ -133,12 +158,7 @@ async fn list(
     Query(filter): Query<Filter>,
 ) -> Result<Json<Page<Incident>>, Problem> {
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
-    let open = match filter.state.as_deref() {
-        None => None,
-        Some("open") => Some(true),
-        Some("closed") => Some(false),
-        Some(_) => return Err(Problem::bad_request("bad_query", "state: open or closed")),
-    };
+    let wanted = filter.of_host()?;
     let mut conn = app.store.reader().await?;
     let host = match filter.host.as_deref().map(|text| Kind::Host.named(text)) {
         None => None,
@@ -146,8 +166,8 @@ async fn list(
         Some(named) => Some(hosts::load(&mut conn, named).await?.id),
     };
     let rows = match host {
-        None => stored::list(&mut conn, open, before, limit + 1).await?,
-        Some(host) => stored::of_host(&mut conn, host, open, (before, limit + 1)).await?,
+        None => stored::list(&mut conn, wanted.open, before, limit + 1).await?,
+        Some(host) => stored::of_host(&mut conn, host, wanted, (before, limit + 1)).await?,
     };
     let now = crate::clock::wall();
     Ok(Json(Page::of(rows, limit, |row| row.id.0.as_i64().to_string(), |row| to_api(&row, now))))

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use axum::Json;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
-use fleetgate_engine::history::query::{self, Columns, Direction, Group, Plan};
+use fleetgate_engine::history::query::{self, Columns, Group, Plan};
 use fleetgate_engine::history::{Kind as SeriesKind, decimal};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Wall;
@@ -99,6 +99,9 @@ pub struct QueriedSeries {
     pub count: Vec<u32>,
     /// Of a group: the worst value of a host, in the direction of the limit. Without a limit it is the highest.
     pub worst: Option<Vec<Option<f64>>>,
+    /// The limits of the host, or of the first host of the group that has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<QueryLimits>,
 }
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
@@ -173,14 +176,13 @@ async fn query_metrics(
     let limits = limits(&app, &found, &wanted).await?;
     let members: Vec<(Found, Columns)> = found.into_iter().zip(columns).collect();
     let shown = match wanted.group_by.as_deref() {
-        None => members.into_iter().map(|(found, columns)| of_host(found, columns, &plan)).collect(),
+        None => members.into_iter().map(|member| of_host(member, &limits, &plan)).collect(),
         Some(key) => {
-            let direction = query::direction(thresholds(limits.as_ref()));
             let values = label_values(&app, &members, key).await?;
-            grouped(members, &values, direction, &plan)
+            grouped(members, &values, &limits, &plan)
         }
     };
-    Ok(Json(answer(times, &plan, limits, shown)))
+    Ok(Json(answer(times, &plan, first_limits(limits.iter()), shown)))
 }
 
 impl Wanted {
@@ -208,7 +210,8 @@ impl Wanted {
 
 fn plan(app: &AppState, times: (Wall, Wall), points: u32, now: Wall) -> Plan {
     let (from, to) = seconds(times);
-    query::plan(from, to.max(from + 1), points, now.as_millis().div_euclid(1_000), &app.config.history.kept())
+    let now = now.as_millis().div_euclid(1_000);
+    query::plan(from, to.max(from + 1), points, now, &app.history.kept(now))
 }
 
 /// Returns the hosts that were named, in that order, or those with the labels, by name.
@@ -283,15 +286,19 @@ async fn found(app: &AppState, hosts: Vec<(HostId, String)>, wanted: &Wanted) ->
     Ok(found.collect())
 }
 
-async fn limits(app: &AppState, found: &[Found], wanted: &Wanted) -> Result<Option<QueryLimits>, Problem> {
+/// The limits of a host.
+type Limited = (HostId, MetricLimits);
+
+/// Returns the limits of the hosts whose last result has the metric, in the order of the hosts.
+async fn limits(app: &AppState, found: &[Found], wanted: &Wanted) -> Result<Vec<Limited>, Problem> {
     let hosts: Vec<HostId> = found.iter().map(|found| found.host).collect();
-    let all = app.store.metric_limits(&hosts, wanted.service(), &wanted.metric).await?;
-    Ok(first_limits(&all))
+    Ok(app.store.metric_limits(&hosts, wanted.service(), &wanted.metric).await?)
 }
 
-fn first_limits(all: &[MetricLimits]) -> Option<QueryLimits> {
-    let first = all.iter().find(|limits| **limits != MetricLimits::default())?;
-    let differ = all.iter().any(|limits| limits != first);
+fn first_limits<'a>(all: impl Iterator<Item = &'a Limited> + Clone) -> Option<QueryLimits> {
+    let all = all.map(|(_, limits)| limits);
+    let first = all.clone().find(|limits| **limits != MetricLimits::default())?;
+    let differ = all.clone().any(|limits| limits != first);
     Some(QueryLimits { warn: first.warn.clone(), crit: first.crit.clone(), differ })
 }
 
@@ -317,29 +324,39 @@ async fn label_values(
     Ok(values.into_iter().filter_map(|(host, value)| value.map(|value| (host, value))).collect())
 }
 
+/// The value of the label, if the hosts have it, and the unit.
+type GroupKey = (Option<String>, String);
+
 /// Joins the hosts with the same value of the label. Values of different units have no mean.
 fn grouped(
     members: Vec<(Found, Columns)>,
     values: &HashMap<HostId, String>,
-    direction: Direction,
+    limits: &[Limited],
     plan: &Plan,
 ) -> Vec<QueriedSeries> {
-    let mut groups: BTreeMap<(Option<String>, String), Vec<Columns>> = BTreeMap::new();
+    let mut groups: BTreeMap<GroupKey, (BTreeSet<HostId>, Vec<Columns>)> = BTreeMap::new();
     for (found, columns) in members {
         let key = (values.get(&found.host).cloned(), uom(&found.series));
-        groups.entry(key).or_default().push(columns);
+        let (hosts, of_hosts) = groups.entry(key).or_default();
+        hosts.insert(found.host);
+        of_hosts.push(columns);
     }
-    let of_group = |((value, uom), members): ((Option<String>, String), Vec<Columns>)| {
-        let Group { columns, worst, hosts } = query::group(&members, direction);
-        let series = of_columns(columns, plan, uom);
-        QueriedSeries { group: value, hosts: Some(hosts), worst: Some(rounded(worst)), ..series }
-    };
-    groups.into_iter().map(of_group).collect()
+    let mut all = Vec::with_capacity(groups.len());
+    for ((group, uom), (members, of_members)) in groups {
+        let limits = first_limits(limits.iter().filter(|(host, _)| members.contains(host)));
+        let direction = query::direction(thresholds(limits.as_ref()));
+        let Group { columns, worst, hosts } = query::group(&of_members, direction);
+        let (hosts, worst) = (Some(hosts), Some(rounded(worst)));
+        all.push(QueriedSeries { group, hosts, worst, limits, ..of_columns(columns, plan, uom) });
+    }
+    all
 }
 
-fn of_host(found: Found, columns: Columns, plan: &Plan) -> QueriedSeries {
+fn of_host((found, columns): (Found, Columns), limits: &[Limited], plan: &Plan) -> QueriedSeries {
+    let limits = first_limits(limits.iter().filter(|(host, _)| *host == found.host));
     let series = of_columns(columns, plan, uom(&found.series));
-    QueriedSeries { host_id: Some(Kind::Host.text(found.host)), host: Some(found.name), ..series }
+    let (host_id, host) = (Some(Kind::Host.text(found.host)), Some(found.name));
+    QueriedSeries { host_id, host, limits, ..series }
 }
 
 fn of_columns(columns: Columns, plan: &Plan, uom: String) -> QueriedSeries {
@@ -357,6 +374,7 @@ fn of_columns(columns: Columns, plan: &Plan, uom: String) -> QueriedSeries {
         max: rounded(columns.max),
         count: columns.count,
         worst: None,
+        limits: None,
     }
 }
 
@@ -401,8 +419,11 @@ mod tests {
     #[test]
     fn the_first_limits_are_shown_and_whether_others_differ() {
         let (none, some, other) = (limits(None, None), limits(Some("80"), None), limits(None, Some("90")));
-        let shown =
-            |all: &[MetricLimits]| first_limits(all).map(|limits| (limits.warn, limits.crit, limits.differ));
+        let shown = |all: &[MetricLimits]| {
+            let of_hosts: Vec<Limited> =
+                all.iter().map(|limits| (HostId::from_i64(1), limits.clone())).collect();
+            first_limits(of_hosts.iter()).map(|limits| (limits.warn, limits.crit, limits.differ))
+        };
         let eighty = || Some("80".to_owned());
         assert_eq!(shown(&[]), None);
         assert_eq!(shown(std::slice::from_ref(&none)), None);

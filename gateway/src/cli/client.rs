@@ -420,9 +420,22 @@ fn problem_text(body: &Value, given: &Given) -> Option<String> {
         |(field, detail): &(&str, &str)| format!("{}: {detail}", given.option(field).unwrap_or(field));
     // The gateway repeats the first field in the detail of the whole.
     let first = errors.first().filter(|(field, of)| detail == format!("{field}: {of}"));
-    let detail = first.map_or_else(|| detail.to_owned(), words);
+    let detail = first.map_or_else(|| query_text(body, detail, given), words);
     let fields: Vec<String> = errors.iter().map(words).collect();
     Some(if fields.len() < 2 { detail } else { format!("{detail} ({})", fields.join("; ")) })
+}
+
+/// Names options in place of query parameters, which a refusal has at its begin and in backticks.
+fn query_text(body: &Value, detail: &str, given: &Given) -> String {
+    let (name, said) = match detail.split_once(": ") {
+        Some(parts) if body["code"] == "bad_query" => parts,
+        _ => return detail.to_owned(),
+    };
+    let option = |name: &str| given.option(name).unwrap_or(name).to_owned();
+    let in_backticks = |at: usize| at % 2 == 1;
+    let part = |(at, text): (usize, &str)| if in_backticks(at) { option(text) } else { text.to_owned() };
+    let said: Vec<String> = said.split('`').enumerate().map(part).collect();
+    format!("{}: {}", option(name), said.join("`"))
 }
 
 #[cfg(test)]

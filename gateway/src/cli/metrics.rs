@@ -180,6 +180,7 @@ mod tests {
             max: vec![Some(2.0), None, Some(3.25)],
             count: vec![2, 0, 9],
             worst: None,
+            limits: None,
         };
         let shown: Vec<String> = rows(&series).iter().map(|row| row.join(" ")).collect();
         assert_eq!(

@@ -30,8 +30,10 @@ const COMMANDS: [(&str, &[&[Pair]]); 40] = [
     ("explain", &[&[("at", "--at"), ("from", "--from"), ("protocol", "--udp"), ("to", "--to")]]),
     ("grant add", &[GRANT, NAME]),
     ("grant set", &[GRANT]),
+    ("graph", &[TIME, &[("points", "--width")]]),
     ("host add", &[LOGIN, NEW_LOGIN, CHOSEN, &[("address", "--address"), ("via", "--via")]]),
     ("host set", &[SETTINGS, LIMITS, LOGIN, CHOSEN, HOST]),
+    ("metrics", &[TIME, &[("points", "--points")]]),
     ("operator add", &[&[("mtu", "--mtu"), ("public_key", "--public-key"), ("user", "--user")]]),
     ("operator reissue", &[&[("public_key", "--public-key")]]),
     ("operator set", &[NAME, &[("mtu", "--mtu")]]),
@@ -71,6 +73,7 @@ const COMMANDS: [(&str, &[&[Pair]]); 40] = [
     ),
     ("renter credentials", &[&[("public_key", "--public-key")]]),
     ("renter set", &[NAME, &[("mtu", "--mtu"), ("ssh_keys", "--ssh-key")]]),
+    ("report availability", &[TIME, &[("label", "--label")]]),
     ("result", &[&[("timestamp", "--at")]]),
     ("rule add", &[RULE]),
     ("rule set", &[RULE, NAME]),
@@ -81,6 +84,7 @@ const COMMANDS: [(&str, &[&[Pair]]); 40] = [
     ("user add", &[&[("role", "--role")]]),
 ];
 const NAME: &[Pair] = &[("name", "--name")];
+const TIME: &[Pair] = &[("from", "--from"), ("to", "--to")];
 const CUSTOMER: &[Pair] = &[("contacts", "--contact"), ("external_ref", "--ref")];
 const PERSON: &[Pair] = &[("email", "--email")];
 /// A refusal of access as a whole, which is no entry of it.
@@ -310,6 +314,9 @@ mod tests {
             ("subscription add http://127.0.0.1:9/x --kind rental.x", vec!["--kind: "]),
             ("contact add ops --email x --digest 99", vec!["--email: ", "--digest: "]),
             ("explain --from w_38h601nahgbz6 --to cam", vec!["--from: no renter is called"]),
+            ("graph cam rta --from 1h --to 2h", vec!["--from: a time before `--to` is expected"]),
+            ("metrics cam rta --from 1h --to 2h", vec!["--from: a time before `--to` is expected"]),
+            ("metrics cam rta --points 1", vec!["--points: 2 to 2000"]),
         ] {
             let words = ["fleetgate"].into_iter().chain(line.split(' '));
             let matches = Cli::command().try_get_matches_from(words).unwrap();

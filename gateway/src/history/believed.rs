@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use fleetgate_engine::time::{Now, Wall};
 
-/// Time after which a wall clock that was set ahead is believed, and the most that it may jump. The operator thus has
-/// time to notice a wrong clock before samples are rolled up or removed by it.
+/// Time after which a wall clock that was set further ahead than this is believed. The operator thus has time to notice a
+/// wrong clock before samples are rolled up or removed by it.
 const BELIEVED_AFTER: Duration = Duration::from_secs(24 * 3_600);
 
 #[derive(Debug)]
@@ -25,13 +25,14 @@ impl Believed {
     /// the samples would still be gone when the clock is set back.
     pub fn wall(&mut self, now: Now) -> Wall {
         let elapsed = now.mono.since(self.last.mono);
-        let believable = self.last.wall + elapsed + BELIEVED_AFTER;
+        let expected = self.last.wall + elapsed;
         // The day begins with the jump, so that one just before the end of another day is not believed at once. A clock
         // that is behind, as at a start before the network is there, may come back meanwhile.
-        if (self.last.wall..=believable).contains(&now.wall) || elapsed >= BELIEVED_AFTER {
+        if (self.last.wall..=expected + BELIEVED_AFTER).contains(&now.wall) || elapsed >= BELIEVED_AFTER {
             self.last = now;
+            return now.wall;
         }
-        now.wall.min(believable)
+        now.wall.min(expected)
     }
 
     /// Returns the greatest time that is believed, for the next start.
@@ -58,7 +59,7 @@ mod tests {
         let mut believed = Believed::new(start, None);
         let hour = DAY / 24;
         assert_eq!(believed.wall(at(hour, hour)), start.wall + hour);
-        assert_eq!(believed.wall(at(2 * hour, 365 * DAY)), start.wall + 2 * hour + DAY);
+        assert_eq!(believed.wall(at(2 * hour, 365 * DAY)), start.wall + 2 * hour, "as if it was not set");
         believed.wall(at(25 * hour, 366 * DAY));
         assert_eq!(believed.wall(at(26 * hour, 366 * DAY)), start.wall + 366 * DAY, "it stays: believed");
     }
@@ -72,7 +73,7 @@ mod tests {
         }
         for hours in 48..71 {
             let seen = believed.wall(at(hour * hours, 3_650 * DAY));
-            assert!(seen <= start.wall + hour * hours + DAY, "{hours}");
+            assert_eq!(seen, start.wall + hour * hours);
         }
         believed.wall(at(hour * 71, 3_650 * DAY));
         assert_eq!(believed.wall(at(hour * 72, 3_650 * DAY)), start.wall + 3_650 * DAY);
@@ -83,8 +84,8 @@ mod tests {
         let (noted, hour) = (at(Duration::ZERO, Duration::ZERO).wall, DAY / 24);
         let ahead = |mono| at(mono, 3_650 * DAY);
         let mut believed = Believed::new(ahead(Duration::ZERO), Some(noted));
-        assert_eq!(believed.wall(ahead(Duration::ZERO)), noted + DAY);
-        assert_eq!(believed.wall(ahead(hour)), noted + DAY + hour);
+        assert_eq!(believed.wall(ahead(Duration::ZERO)), noted);
+        assert_eq!(believed.wall(ahead(hour)), noted + hour);
         believed.wall(ahead(DAY));
         assert_eq!(believed.wall(ahead(DAY + hour)), noted + 3_650 * DAY);
         let usual = at(hour, hour);
@@ -102,7 +103,7 @@ mod tests {
         assert_eq!(believed.next_note(unset), noted);
         assert_eq!(believed.wall(at(hour, hour)), noted + hour);
         assert_eq!(believed.next_note(at(hour, hour)), noted + hour);
-        assert_eq!(believed.next_note(at(hour, 9 * DAY)), noted + hour + DAY, "no more than is believed");
+        assert_eq!(believed.next_note(at(hour, 9 * DAY)), noted + hour, "no more than is believed");
     }
 
     #[test]

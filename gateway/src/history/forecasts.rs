@@ -162,8 +162,9 @@ fn parted(made: Vec<Made>) -> (Vec<Stored>, Vec<(HostId, String)>) {
         let (at, full_at) = (made.at, made.full_at());
         let Series { host, service, .. } = made.series;
         match made.forecast {
-            Some(Forecast { text, basis, .. }) => {
-                stored.push(Stored { host, service, at, full_at, text, basis });
+            Some(Forecast { full_since, text, basis, .. }) => {
+                let full_since = full_since.map(|at| Wall::from_millis(at.saturating_mul(1_000)));
+                stored.push(Stored { host, service, at, full_at, full_since, text, basis });
             }
             None => none.push((host, service)),
         }

@@ -27,14 +27,14 @@ use std::time::Duration;
 
 use fleetgate_engine::history::packed::read_redo;
 use fleetgate_engine::history::query::Kept;
-use fleetgate_engine::history::{DAY, Second};
+use fleetgate_engine::history::{DAY, HOUR, Second};
 use fleetgate_engine::time::{Mono, Wall};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::health::Health;
-use crate::store::history::read::Noted;
+use crate::store::history::read::{Gone, Noted};
 use crate::store::history::redo;
 use crate::store::history::series::{self, SeriesCache};
 use crate::store::{Error, Result, Store};
@@ -81,6 +81,10 @@ fn seconds(time: Duration) -> Second {
     Second::try_from(time.as_secs()).unwrap_or(Second::MAX)
 }
 
+fn begin_of_day(at: Second) -> Second {
+    at.div_euclid(DAY).saturating_mul(DAY)
+}
+
 /// Returns the whole seconds of a time, as samples have them.
 fn second(at: Wall) -> Second {
     at.as_millis().div_euclid(1_000)
@@ -111,12 +115,13 @@ struct Shared {
     hot: RwLock<Hot>,
     redo_bytes: AtomicU64,
     most_redo_bytes: u64,
+    /// The same, or less while the disk is nearly full.
+    redo_bound: AtomicU64,
     believed: Mutex<Believed>,
     /// One generation is sealed at a time.
     sealing: tokio::sync::Mutex<()>,
     damaged_blocks: AtomicI64,
-    /// The hour since 1970 before which samples are removed.
-    raw_gone: AtomicI64,
+    gone: Mutex<Gone>,
     converting: Mutex<Option<u8>>,
     fault: Option<Fault>,
 }
@@ -155,10 +160,11 @@ impl Recorder {
             hot: RwLock::new(hot),
             redo_bytes: AtomicU64::new(bytes),
             most_redo_bytes,
+            redo_bound: AtomicU64::new(most_redo_bytes),
             believed: Mutex::new(Believed::new(begun, noted_at)),
             sealing: tokio::sync::Mutex::new(()),
             damaged_blocks: AtomicI64::new(0),
-            raw_gone: AtomicI64::new(noted.raw_gone),
+            gone: Mutex::new(noted.gone),
             converting: Mutex::new(None),
             fault,
         })))
@@ -175,6 +181,12 @@ impl Recorder {
     pub async fn turn(&self) -> Turn {
         let numbers = Arc::clone(&self.0.numbers).lock_owned().await;
         Turn::new(self.clone(), numbers)
+    }
+
+    /// Sets how much redo may wait. `None`: as much as usual.
+    fn bound_redo(&self, bytes: Option<u64>) {
+        let most = self.0.most_redo_bytes;
+        self.0.redo_bound.store(bytes.map_or(most, |bytes| bytes.min(most)), Ordering::Relaxed);
     }
 
     pub fn status(&self) -> Status {
@@ -203,16 +215,34 @@ impl Recorder {
         second(self.0.believed.lock().expect("no holder panics").next_note(clock::now()))
     }
 
-    /// Returns the second before which samples are not kept as they were measured.
+    fn gone(&self) -> Gone {
+        *self.0.gone.lock().expect("no holder panics")
+    }
+
+    /// Returns how long each tier is kept, as ages at this time. What was removed while it was kept for a shorter time is
+    /// not there again.
+    pub fn kept(&self, now: Second) -> Kept {
+        let (kept, gone) = (self.0.keep.kept(), self.gone());
+        let since = |hour: i64| now.saturating_sub(hour.saturating_mul(HOUR)).max(0);
+        let days = kept.days.map(|days| days.min(since(gone.days)));
+        Kept {
+            raw: kept.raw.min(since(gone.raw)),
+            five_minutes: kept.five_minutes.min(since(gone.five_minutes)),
+            hours: kept.hours.min(since(gone.hours)),
+            days: days.or_else(|| (gone.days > 0).then(|| since(gone.days))),
+        }
+    }
+
+    /// Returns the second before which samples are not kept as they were measured: the begin of a day, because a day
+    /// is rolled up as a whole.
     fn raw_cut(&self) -> Second {
-        self.believed().saturating_sub(seconds(self.0.keep.raw))
+        begin_of_day(self.believed().saturating_sub(seconds(self.0.keep.raw)))
     }
 
     /// Returns the first day whose samples are all still there. Samples that were removed while they were kept for a
     /// shorter time, or by a clock that was ahead, are not there either.
     fn first_whole_day(&self) -> i64 {
-        let gone = self.0.raw_gone.load(Ordering::Relaxed);
-        (self.raw_cut().div_euclid(DAY) + 1).max((gone + 23).div_euclid(24))
+        self.raw_cut().div_euclid(DAY).max((self.gone().raw + 23).div_euclid(24))
     }
 
     /// Ends here if a test wants it to.

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use fleetgate_engine::history::query::{Plan, Tier, columns};
+use fleetgate_engine::history::query::{self, Plan, Tier, columns};
 use fleetgate_engine::history::rollup::{self, Bucket};
 use fleetgate_engine::history::{BUCKET, HOUR, Kind, Point};
 use fleetgate_engine::id::{HostId, Id};
@@ -303,6 +303,19 @@ async fn a_full_redo_lets_the_states_go_on_without_samples_until_it_is_sealed() 
 }
 
 #[tokio::test]
+async fn while_the_disk_is_nearly_full_fewer_samples_wait_and_states_go_on() {
+    let (store, _dir) = fixture::store().await;
+    let recorder = Recorder::open_with(store, Keep::ALL, (1_000, None)).await.unwrap();
+    for (bound, at, taken) in
+        [(None, 60, 1), (Some(u64::MAX), 120, 2), (Some(1), 180, 2), (Some(0), 240, 2), (None, 300, 3)]
+    {
+        recorder.bound_redo(bound);
+        commit(&recorder, &[sample(at, &[("rtt", 1.0)])]).await.unwrap();
+        assert_eq!(points(&recorder, "rtt").await.len(), taken, "{bound:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_history_that_takes_nothing_holds_up_no_commit_and_gets_everything_later() {
     let (store, _dir) = fixture::store().await;
     let recorder = Recorder::open(store.clone(), Keep::ALL).await.unwrap();
@@ -423,6 +436,45 @@ async fn a_sample_of_a_clock_that_was_ahead_is_kept_and_not_rolled_up_before_its
 }
 
 #[tokio::test]
+async fn a_clock_that_is_ahead_for_less_than_a_day_removes_nothing() {
+    let (store, _dir) = fixture::store().await;
+    // By the last run, samples of 29 days ago are kept. By the clock of this one they are much too old.
+    let last = now() - 400 * DAY;
+    store.note_believed(last).await.unwrap();
+    let recorder = Recorder::open(store.clone(), Keep::USUAL).await.unwrap();
+    let kept = last - 29 * DAY - 12 * HOUR;
+    commit(&recorder, &[sample(kept, &[("rtt", 1.0)])]).await.unwrap();
+    recorder.seal_now().await.unwrap();
+    for _ in 0..2 {
+        recorder.upkeep(&Health::default()).await.unwrap();
+        assert_eq!(points(&recorder, "rtt").await, [(kept, 1.0)]);
+    }
+}
+
+#[tokio::test]
+async fn a_late_sample_is_taken_while_it_is_younger_than_samples_are_kept() {
+    let (store, _dir) = fixture::store().await;
+    let recorder = Recorder::open(store.clone(), Keep::USUAL).await.unwrap();
+    let (late, newest) = (now() - 30 * DAY + 60, days_ago(2));
+    commit(&recorder, &[sample(newest, &[("rtt", 2.0)])]).await.unwrap();
+    recorder.seal_now().await.unwrap();
+    recorder.upkeep(&Health::default()).await.unwrap();
+    commit(&recorder, &[sample(late, &[("rtt", 1.0)])]).await.unwrap();
+    let series = named(&recorder, "rtt").await.unwrap();
+    let start = late.div_euclid(HOUR) * HOUR;
+    let plan = Plan { tier: Tier::Hours, step: HOUR, start, end: start + HOUR };
+    for when in ["in memory", "sealed", "rolled up"] {
+        assert_eq!(points(&recorder, "rtt").await, [(late, 1.0), (newest, 2.0)], "{when}");
+        let found = recorder.query(std::slice::from_ref(&series), &plan).await.unwrap().remove(0);
+        assert_eq!(found.max, [Some(1.0)], "{when}");
+        match when {
+            "in memory" => recorder.seal_now().await.unwrap(),
+            _ => recorder.upkeep(&Health::default()).await.unwrap(),
+        }
+    }
+}
+
+#[tokio::test]
 async fn samples_of_a_day_that_is_not_whole_any_more_are_not_taken() {
     let (store, _dir) = fixture::store().await;
     let recorder = Recorder::open(store, Keep::USUAL).await.unwrap();
@@ -451,6 +503,11 @@ async fn a_day_that_lost_its_samples_to_a_shorter_setting_is_not_rolled_up_again
     let again = keeping(&store, 30).await;
     commit(&again, &[sample(from + 90, &[("rtt", 1e6)])]).await.unwrap();
     let series = named(&again, "rtt").await.unwrap();
+    let tier = |days| {
+        let from = days_ago(days);
+        query::plan(from, from + HOUR, 600, now(), &again.kept(now())).tier
+    };
+    assert_eq!([tier(15), tier(13)], [Tier::FiveMinutes, Tier::Raw], "a query takes what is left");
     for when in ["in memory", "sealed", "rolled up"] {
         for (tier, step) in [(Tier::FiveMinutes, BUCKET), (Tier::Hours, HOUR), (Tier::Days, DAY)] {
             let plan = Plan { tier, step, start: from, end: from + DAY };
@@ -470,14 +527,14 @@ async fn days_before_a_stop_of_weeks_are_rolled_up_before_their_samples_are_remo
     let (store, _dir) = fixture::store().await;
     store.note_believed(days_ago(40)).await.unwrap();
     let recorder = keeping(&store, 30).await;
-    commit(&recorder, &[sample(days_ago(41), &[("rtt", 1.0)])]).await.unwrap();
+    commit(&recorder, &[sample(days_ago(42), &[("rtt", 1.0)])]).await.unwrap();
     recorder.seal_now().await.unwrap();
     recorder.upkeep(&Health::default()).await.unwrap();
     let rows = "select cast((select count(*) from raw_hours) || ' ' || (select count(*) from raw) || ' ' ||
                 (select count(*) from (select key from days union all select key from five_minutes)) as text)";
     assert_eq!(fixture::history_text(&store, rows).await.as_deref(), Some("0 1 1"));
     let noted = store.noted().await.unwrap().believed.unwrap();
-    assert!((days_ago(39)..days_ago(38)).contains(&noted), "a day after the last run: {noted}");
+    assert!((days_ago(40)..days_ago(39)).contains(&noted), "the clock is not believed for a day: {noted}");
 }
 
 #[tokio::test]

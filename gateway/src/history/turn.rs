@@ -37,7 +37,7 @@ impl Turn {
     /// Whether the redo has room. If not, the states are committed without these samples.
     pub fn has_room(&mut self, samples: &[Sample]) -> bool {
         let shared = &self.recorder.0;
-        if shared.redo_bytes.load(Ordering::Relaxed) < shared.most_redo_bytes {
+        if shared.redo_bytes.load(Ordering::Relaxed) < shared.redo_bound.load(Ordering::Relaxed) {
             return true;
         }
         let values = samples.iter().map(|sample| sample.metrics.len() as u64).sum();

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::fault::At;
 use super::sealer::breathe;
-use super::{Keep, Recorder, seconds};
+use super::{Keep, Recorder, begin_of_day, seconds};
 use crate::clock;
 use crate::health::{Health, Space};
 use crate::store::Result;
@@ -104,11 +104,11 @@ fn period_to_merge(oldest_hour: Option<u32>, uncompacted: Option<i64>, now: Seco
 fn expiries(keep: &Keep, now: Second) -> Vec<(Table, u32)> {
     let cut = |age: Duration| now.saturating_sub(seconds(age));
     let hour = |cut: Second| u32::try_from(cut.div_euclid(HOUR)).ok();
-    // No sample of a day that is never rolled up again stands in the way of later days.
-    let end_of_day = (cut(keep.raw).div_euclid(DAY) + 1).saturating_mul(DAY);
+    // Samples are taken as long as their day is whole. One of an earlier day stands in the way of later days.
+    let whole = begin_of_day(cut(keep.raw));
     let tiers = [
-        (Table::RawHours, Some(end_of_day)),
-        (Table::Raw, Some(cut(keep.raw))),
+        (Table::RawHours, Some(whole)),
+        (Table::Raw, Some(whole)),
         (Table::FiveMinutes, Some(cut(keep.five_minutes))),
         (Table::Hours, Some(cut(keep.hours))),
         (Table::Daily, keep.days.map(cut)),
@@ -199,7 +199,8 @@ impl Recorder {
             }
         }
         store.note_believed(self.time_to_note()).await?;
-        self.0.raw_gone.fetch_max(store.noted().await?.raw_gone, Ordering::Relaxed);
+        let noted = store.noted().await?;
+        *self.0.gone.lock().expect("no holder panics") = noted.gone;
         Ok(())
     }
 
@@ -286,12 +287,13 @@ mod tests {
         let keep = Keep { raw: days(30), five_minutes: days(90), hours: days(400), days: None };
         let now = 1_000 * DAY;
         let usual = [
-            (Table::RawHours, 971 * 24),
+            (Table::RawHours, 970 * 24),
             (Table::Raw, 970 * 24),
             (Table::FiveMinutes, 910 * 24),
             (Table::Hours, 600 * 24),
         ];
         assert_eq!(expiries(&keep, now), usual);
+        assert_eq!(expiries(&keep, now + 23 * HOUR)[..2], usual[..2], "a day of samples goes as a whole");
         let some = Keep { days: Some(days(999)), ..keep };
         assert_eq!(expiries(&some, now)[4], (Table::Daily, 24));
         assert!(expiries(&keep, 20 * DAY).is_empty(), "a clock near 1970 removes nothing");

@@ -280,7 +280,7 @@ async fn look_after(
 fn record_history(tasks: &mut JoinSet<()>, state: &AppState, stop: &CancellationToken) {
     let (health, disk) = (state.live.health(), state.config.disk);
     let limits = history::disk::Limits { history: disk.history, reserve: disk.reserve };
-    history::disk::start(tasks, state.store.clone(), health.clone(), limits, stop.clone());
+    history::disk::start(tasks, state.history.clone(), health.clone(), limits, stop.clone());
     state.history.start(tasks, health.clone(), stop.clone());
 }
 
@@ -393,6 +393,7 @@ mod tests {
             service: "store".to_owned(),
             at: now,
             full_at: Some(now + Duration::from_secs(864_000)),
+            full_since: None,
             text: String::new(),
             basis: Basis { from: 0, to: 1, peaks: 4, period_s: None, slope_per_day: 1.0, spread: 0.0 },
         };

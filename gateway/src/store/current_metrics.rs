@@ -36,7 +36,7 @@ pub struct Current {
 macro_rules! limits {
     ($states:literal) => {
         concat!(
-            "select m.value ->> '$.warn', m.value ->> '$.crit'
+            "select h.value, m.value ->> '$.warn', m.value ->> '$.crit'
              from json_each($1) h
              join ",
             $states,
@@ -74,15 +74,16 @@ impl Store {
         hosts: &[HostId],
         service: &str,
         label: &str,
-    ) -> sqlx::Result<Vec<MetricLimits>> {
+    ) -> sqlx::Result<Vec<(HostId, MetricLimits)>> {
         let ids: Vec<i64> = hosts.iter().map(|host| host.as_i64()).collect();
         let sql = if service.is_empty() { LIMITS_OF_HOSTS } else { LIMITS_OF_SERVICE };
         let mut query = sqlx::query_as(sql).bind(Json(ids)).bind(label);
         if !service.is_empty() {
             query = query.bind(service);
         }
-        let rows: Vec<(Option<String>, Option<String>)> = query.fetch_all(&self.read).await?;
-        Ok(rows.into_iter().map(|(warn, crit)| MetricLimits { warn, crit }).collect())
+        let rows: Vec<(i64, Option<String>, Option<String>)> = query.fetch_all(&self.read).await?;
+        let of_host = |(host, warn, crit)| (Id::from_i64(host), MetricLimits { warn, crit });
+        Ok(rows.into_iter().map(of_host).collect())
     }
 
     /// Returns the highest values of a metric among the services that are current, the highest first.
@@ -174,9 +175,12 @@ mod tests {
         let limited = r#"[{"label":"rta","value":1.0,"warn":"100"},{"label":"pl","value":0.0,"crit":"5"}]"#;
         let free = r#"[{"label":"rta","value":1.0}]"#;
         let (store, _dir) = fleet(&[(1, "ping", limited), (2, "ping", free), (3, "other", limited)]).await;
-        let of = |warn: Option<&str>| MetricLimits { warn: warn.map(str::to_owned), crit: None };
+        let of = |host: i64, warn: Option<&str>| {
+            (Id::from_i64(host), MetricLimits { warn: warn.map(str::to_owned), crit: None })
+        };
         let hosts = [3, 2, 1].map(Id::from_i64);
-        assert_eq!(store.metric_limits(&hosts, "ping", "rta").await.unwrap(), [of(None), of(Some("100"))]);
+        let found = store.metric_limits(&hosts, "ping", "rta").await.unwrap();
+        assert_eq!(found, [of(2, None), of(1, Some("100"))]);
         assert_eq!(store.metric_limits(&hosts, "ping", "nope").await.unwrap(), []);
         assert_eq!(store.metric_limits(&hosts, "", "rtt").await.unwrap(), []);
     }

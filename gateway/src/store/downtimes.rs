@@ -228,6 +228,10 @@ pub struct Wanted<'a> {
     pub manager: Option<&'a str>,
     /// Those that are for this host, by its name or its labels.
     pub host: Option<HostId>,
+    /// Those that last beyond this time.
+    pub from: Option<Wall>,
+    /// Those that begin before this time.
+    pub to: Option<Wall>,
 }
 
 /// Returns the newest downtimes first, below an id.
@@ -249,10 +253,13 @@ pub async fn list(
                    select 1 from json_each(iif(json_valid(d.labels), d.labels, '{}')) wanted where not exists (
                        select 1 from hosts own, json_each(own.labels) has
                        where own.id = $6 and has.key = wanted.key and has.value = wanted.value)))
+               and ($7 is null or coalesce(d.cancelled_at, d.end_at + coalesce(d.duration_ms, 0)) > $7)
+               and ($8 is null or d.start_at < $8)
          order by d.id desc limit $4"
     );
     let query = sqlx::query_as(sql).bind(before).bind(wanted.all).bind(now.as_millis()).bind(limit);
-    query.bind(wanted.manager).bind(wanted.host.map(Id::as_i64)).fetch_all(conn).await
+    let query = query.bind(wanted.manager).bind(wanted.host.map(Id::as_i64));
+    query.bind(wanted.from.map(Wall::as_millis)).bind(wanted.to.map(Wall::as_millis)).fetch_all(conn).await
 }
 
 #[cfg(test)]
@@ -303,6 +310,14 @@ mod tests {
         assert!(!cancel(&mut tx, Id::from_i64(1), jo, at(16)).await.unwrap());
         assert_eq!(count_open(&mut tx, false, at(20)).await.unwrap(), 0);
         assert_eq!(find(&mut tx, Id::from_i64(1)).await.unwrap().unwrap().cancelled_at, Some(at(15)));
+        // The first is cancelled at 15, the second ends at 20; both begin at 10.
+        for (from, to, expected) in
+            [(Some(0), Some(10), 0), (Some(14), Some(11), 2), (Some(15), None, 1), (Some(20), None, 0)]
+        {
+            let wanted = Wanted { from: from.map(at), to: to.map(at), ..all };
+            let found = readable(list(&mut tx, wanted, at(99), i64::MAX, 9).await.unwrap());
+            assert_eq!(found.len(), expected, "{from:?} to {to:?}");
+        }
     }
 
     #[tokio::test]
@@ -345,7 +360,7 @@ mod tests {
         assert_eq!(open(&mut tx, end).await.unwrap(), [endless]);
         let ann = Writer { manager: BY_HAND, principal: "user:ann" };
         cancel(&mut tx, Id::from_i64(1), ann, end).await.unwrap();
-        let apply = Wanted { all: true, manager: Some("apply"), host: None };
+        let apply = Wanted { all: true, manager: Some("apply"), ..Wanted::default() };
         let found = readable(list(&mut tx, apply, end, i64::MAX, 9).await.unwrap());
         assert_eq!(found[1].managed.edited_by.as_deref(), Some("user:ann"));
     }

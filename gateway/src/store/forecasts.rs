@@ -29,6 +29,8 @@ pub struct Stored {
     pub service: String,
     pub at: Wall,
     pub full_at: Option<Wall>,
+    /// Since when it is full, if it is.
+    pub full_since: Option<Wall>,
     pub text: String,
     pub basis: Basis,
 }
@@ -41,16 +43,20 @@ struct BasisRow {
     period_s: Option<Second>,
     slope_per_day: f64,
     spread: f64,
+    #[serde(default)]
+    full_since: Option<Second>,
 }
 
-impl From<Basis> for BasisRow {
-    fn from(Basis { from, to, peaks, period_s, slope_per_day, spread }: Basis) -> BasisRow {
-        BasisRow { from, to, peaks, period_s, slope_per_day, spread }
+impl From<&Stored> for BasisRow {
+    fn from(stored: &Stored) -> BasisRow {
+        let Basis { from, to, peaks, period_s, slope_per_day, spread } = stored.basis;
+        let full_since = stored.full_since.map(|at| at.as_millis().div_euclid(1_000));
+        BasisRow { from, to, peaks, period_s, slope_per_day, spread, full_since }
     }
 }
 
 impl From<BasisRow> for Basis {
-    fn from(BasisRow { from, to, peaks, period_s, slope_per_day, spread }: BasisRow) -> Basis {
+    fn from(BasisRow { from, to, peaks, period_s, slope_per_day, spread, .. }: BasisRow) -> Basis {
         Basis { from, to, peaks, period_s, slope_per_day, spread }
     }
 }
@@ -63,6 +69,7 @@ impl<'r> FromRow<'r, SqliteRow> for Stored {
             service: row.try_get("service")?,
             at: Wall::from_millis(row.try_get("at")?),
             full_at: row.try_get::<Option<i64>, _>("full_at")?.map(Wall::from_millis),
+            full_since: basis.full_since.map(|at| Wall::from_millis(at.saturating_mul(1_000))),
             text: row.try_get("text")?,
             basis: basis.into(),
         })
@@ -92,7 +99,7 @@ static REMOVED: LazyLock<Batched> = LazyLock::new(|| {
 /// # Errors
 /// Fails when the database refuses the write.
 pub async fn write(conn: &mut SqliteConnection, forecasts: &[Stored]) -> sqlx::Result<()> {
-    let row = |f: &Stored| serde_json::to_string(&BasisRow::from(f.basis)).unwrap_or_default();
+    let row = |f: &Stored| serde_json::to_string(&BasisRow::from(f)).unwrap_or_default();
     NEWEST
         .run(&mut *conn, forecasts, |f, arguments| {
             arguments
@@ -104,7 +111,8 @@ pub async fn write(conn: &mut SqliteConnection, forecasts: &[Stored]) -> sqlx::R
                 .add(row(f));
         })
         .await?;
-    let full: Vec<(&Stored, Wall)> = forecasts.iter().filter_map(|f| Some((f, f.full_at?))).collect();
+    let full_at = |f: &Stored| f.full_since.or(f.full_at);
+    let full: Vec<(&Stored, Wall)> = forecasts.iter().filter_map(|f| Some((f, full_at(f)?))).collect();
     DAYS.run(conn, &full, |(f, full_at), arguments| {
         arguments
             .add(f.host.as_i64())
@@ -148,7 +156,8 @@ pub async fn of_host(conn: &mut SqliteConnection, host: HostId) -> sqlx::Result<
     sqlx::query_as(sql).bind(host.as_i64()).fetch_all(conn).await
 }
 
-/// When forecasts were made, and for when, in seconds since 1970.
+/// When forecasts were made, and for when, in seconds since 1970. Of those that were made while it was full: since when it
+/// was.
 pub type Earlier = Vec<(Second, Second)>;
 
 /// Returns the forecasts of earlier days of each service of a host.
@@ -249,6 +258,7 @@ mod tests {
             service: service.to_owned(),
             at: Wall::from_millis(at),
             full_at: full_at.map(Wall::from_millis),
+            full_since: None,
             text: "full in about 9 days".to_owned(),
             basis,
         }
@@ -281,6 +291,19 @@ mod tests {
         assert_eq!(earlier(&mut conn, host).await.unwrap().len(), 2, "30 days are kept");
         prune(&mut conn, Wall::from_millis((KEEP_DAYS + 1) * DAY_MS)).await.unwrap();
         assert!(earlier(&mut conn, host).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_day_on_which_it_was_full_keeps_since_when() {
+        let (store, _dir) = fixture::store().await;
+        let mut conn = store.write.acquire().await.unwrap();
+        sqlx::query(HOST).execute(&mut *conn).await.unwrap();
+        let full_since = Some(Wall::from_millis(3_000));
+        let full = Stored { full_since, ..forecast("disk", 9_000, Some(9_000)) };
+        write(&mut conn, std::slice::from_ref(&full)).await.unwrap();
+        let (stored, earlier) = with_earlier(&mut conn, Id::from_i64(1)).await.unwrap();
+        assert_eq!(stored, [full]);
+        assert_eq!(earlier["disk"], [(9, 3)]);
     }
 
     #[tokio::test]

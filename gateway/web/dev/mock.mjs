@@ -59,6 +59,8 @@ function makeServices(host, i) {
   if (host.tunnel) list.push(service(host, 'tunnel', 'tunnel', 'ok', 'Session of 40 s, packet 1 s ago'));
   if (host.tunnel && i < 13) list.push(service(host, 'ping', 'ping', 'ok', '3 of 3 answers, rta 52 ms', [metric('rta', 52, 'ms', '200', '500', 0), metric('pl', 0, '%', '20', '60', 0, 100)]));
   if (host.tunnel && i < 13) list.push(service(host, 'disk', 'sensor', 'ok', 'Disk / is 71 % full', [metric('used', 71, '%', '80', '90', 0, 100), metric('fullness', 71, '%')]));
+  const disk = list.find((one) => one.name === 'disk');
+  if (disk) disk.forecast = { text: 'the daily purge keeps it below 80 %', made_at: ago(1200), basis: { from: ago(20 * 86_400), to: ago(40_000), peaks: 20, period_s: 86_400, slope_per_day: 0, spread: 0.4 }, error_s: 2 * 86_400, error_is_least: false };
   if (host.tunnel && i < 13) list.push(service(host, 'traffic', 'sensor', 'ok', '48 kB/s in, 8 kB/s out', [metric('rx', 4e9, 'c'), metric('tx', 7e8, 'c')]));
   if (!host.tunnel || (i >= 13 && i < 20)) list.push(service(host, 'ssh', 'ssh', 'ok', 'SSH-2.0-OpenSSH_9.2p1 in 12 ms', [metric('time', 0.012, 's', '2', '5', 0)]));
   if (i >= 13 && i < 20) {
@@ -141,6 +143,11 @@ for (const [hours, kind] of [[3, 'device.changed'], [9, 'service.changed'], [15,
   event(hosts[6], kind, {}, '', '');
   events.at(-1).at = ago(hours * 3600);
 }
+// More than graphs mark, the oldest first.
+for (let n = 600; n > 0; n -= 1) {
+  event(hosts[7], 'device.changed', {}, '', '');
+  events.at(-1).at = ago(n * 3600);
+}
 turn('cam-13', false);
 hosts[12].labels.rental = 'being-reconfigured';
 Object.assign(hosts[12].state, { acknowledged: true, in_downtime: true });
@@ -166,6 +173,8 @@ const page = (list, query) => {
   const from = Number(query.get('after') ?? 0);
   return { items: list.slice(from, from + limit), next: from + limit < list.length ? String(from + limit) : null };
 };
+/** Whether something is within the time of a query. */
+const touches = (query, begin, end) => (!query.get('from') || end >= query.get('from')) && (!query.get('to') || begin < query.get('to'));
 const find = (key) => hosts.find((host) => host.id === key || host.name === key);
 const me = { principal: 'user:admin', name: 'admin', role: process.env.ROLE ?? 'admin', scopes: [], expires_at: null };
 let sessions = 0;
@@ -200,11 +209,15 @@ function answer(method, path, query, body, cookie) {
   if (on('/overview')) return [200, overview()];
   if (on('/problems')) return [200, page(problems(), query)];
   if (on('/hosts')) return [200, page(hosts, query)];
-  if (on('/events')) return [200, page(events.filter((e) => !query.get('host') || [e.object_id, e.object_name].includes(query.get('host'))).reverse(), query)];
+  if (on('/events')) {
+    const without = (query.get('without') ?? '').split(',');
+    const own = (e) => !query.get('host') || [e.object_id, e.object_name].includes(query.get('host'));
+    return [200, page(events.filter((e) => own(e) && touches(query, e.at, e.at) && !without.includes(e.kind.split('.')[0])).reverse(), query)];
+  }
   if (on('/enrolments')) return [200, page(enrolments, query)];
-  if (on('/incidents')) return [200, page([null, hosts[6].id, hosts[6].name].includes(query.get('host')) ? incidents : [], query)];
+  if (on('/incidents')) return [200, page([null, hosts[6].id, hosts[6].name].includes(query.get('host')) ? incidents.filter((one) => touches(query, one.opened_at, one.closed_at)) : [], query)];
   if ((match = on('/incidents/(i_[^/]+)'))) return [200, { ...incidents[0], listed: [{ host: hosts[6].id, host_name: hosts[6].name, output: '', began_at: incidents[0].opened_at, joined_at: incidents[0].opened_at }], events: [], notifications: [] }];
-  if (on('/downtimes')) return [200, page(query.get('all') ? downtimes : [], query)];
+  if (on('/downtimes')) return [200, page(query.get('all') ? downtimes.filter((one) => touches(query, one.start, one.end)) : [], query)];
   if (on('/enrolment-tokens')) return [200, page([], query)];
   if (on('/grants')) return [200, page(method === 'POST' ? [] : grants, query)];
   if (on('/operators')) return [200, page(operators, query)];

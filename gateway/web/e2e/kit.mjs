@@ -1,5 +1,5 @@
 // What the browser tests share: promises that are printed, conditions that are awaited, and looks at a page.
-import { mkdirSync, readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, statSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 
@@ -70,4 +70,16 @@ export async function picture(page, folder, name) {
   if (!folder) return;
   mkdirSync(folder, { recursive: true });
   await page.screenshot({ path: join(folder, `${name}.png`) });
+}
+
+/** Bytes of a picture for the documentation, which the repository keeps in each of its versions. */
+const SMALL = 60 * 1024;
+
+/** Takes a picture of a part for the documentation, below `small` in the folder. */
+export async function smallPicture(part, folder, name) {
+  if (!folder) return;
+  const path = join(folder, 'small', `${name}.png`);
+  await part.screenshot({ path });
+  const { size } = statSync(path);
+  must(size <= SMALL, `${path} has ${size} bytes`);
 }

@@ -1,11 +1,12 @@
 import { expect, it } from 'vitest';
 import { basisOf, type Forecast } from '../src/lib/forecast';
 
-const forecast = (basis: Partial<Forecast['basis']>, error_s?: number): Forecast => ({
+const forecast = (basis: Partial<Forecast['basis']>, accuracy: Partial<Forecast> = {}): Forecast => ({
   text: 'full in about 9 days',
   made_at: '2026-11-30T12:00:00Z',
   basis: { from: '2026-11-01T12:00:00Z', to: '2026-11-30T12:00:00Z', peaks: 29, slope_per_day: 1.52, spread: 0.2, ...basis },
-  error_s,
+  error_is_least: false,
+  ...accuracy,
 });
 
 it('a forecast says what it is based on', () => {
@@ -14,11 +15,13 @@ it('a forecast says what it is based on', () => {
   expect(basisOf(forecast({ slope_per_day: 0.01 }))).not.toContain('a day');
 });
 
-it('a forecast says how far earlier ones were off, or differ from it while it is not full', () => {
+it('a forecast says how far earlier ones were off, by what happened', () => {
   const days = 2.2 * 86_400;
-  expect(basisOf({ ...forecast({}, 3_600), full_at: '2026-12-09T12:00:00Z' })).toMatch(/; those of earlier days differ by less than a day$/);
-  expect(basisOf({ ...forecast({}, days), full_at: '2026-12-09T12:00:00Z' })).toMatch(/; those of earlier days differ by 2 d$/);
-  expect(basisOf({ ...forecast({}, days), full_at: '2026-11-30T12:00:00Z' })).toMatch(/; earlier forecasts were off by 2 d$/);
-  expect(basisOf(forecast({}, days))).toMatch(/; earlier forecasts were off by at least 2 d$/);
-  expect(basisOf(forecast({}, 3_600))).toMatch(/; earlier forecasts were off by less than a day$/);
+  const said = (accuracy: Partial<Forecast>): string => basisOf(forecast({}, accuracy)).split('a day').slice(1).join('a day');
+  expect(said({ error_s: days })).toBe('; earlier forecasts were off by 2 d');
+  expect(said({ error_s: 3_600 })).toBe('; earlier forecasts were off by less than a day');
+  expect(said({ error_s: days, error_is_least: true })).toBe('; earlier forecasts were off by at least 2 d, as it is not full yet');
+  expect(said({ error_s: 3_600, error_is_least: true })).toBe('; earlier forecasts were off by less than a day');
+  expect(said({ change_s: days })).toBe('; those of earlier days differ from this one by 2 d');
+  expect(said({ error_s: days, change_s: 0 })).toBe('; earlier forecasts were off by 2 d; those of earlier days differ from this one by less than a day');
 });

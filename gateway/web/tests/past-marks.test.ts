@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { Interval } from '../src/api/history';
 import type { Downtime, Event, Incident, Rental } from '../src/api/types';
-import { cellsOf, downtimeMarks, eventMarks, incidentMarks, marksAt, marksFor, rentalMarks, stateAt, statesInWords, statesOf } from '../src/lib/past-marks';
+import { cellsOf, distinct, downtimeMarks, eventMarks, incidentMarks, marksAt, marksFor, marksWithin, rentalMarks, stateAt, statesInWords, statesOf, unmarkedWords } from '../src/lib/past-marks';
 
 const iso = (second: number): string => new Date(second * 1000).toISOString();
 const state = (value: string, from: number, until?: number, service?: string): Interval => ({ series: 'state', value, from: iso(from), ...(until === undefined ? {} : { until: iso(until) }), ...(service ? { service } : {}) });
@@ -27,6 +27,17 @@ describe('the bar of states', () => {
     expect(cells.map(({ kind }) => kind)).toEqual(['ok', 'critical', 'ok']);
     expect(cells[1]).toEqual({ kind: 'critical', from: 1400, to: 1500 });
     expect(cellsOf([], WINDOW, 10)).toEqual([]);
+  });
+
+  it('shows the worst of each cell, however many spans there are', () => {
+    const flapping = Array.from({ length: 10_000 }, (_, n) => ({ kind: n % 100 === 7 ? ('critical' as const) : ('ok' as const), from: 1000 + n / 10, to: 1000 + (n + 1) / 10 }));
+    expect(cellsOf(flapping, WINDOW, 100)).toEqual([{ kind: 'critical', from: 1000, to: 2000 }]);
+    expect(cellsOf(flapping, WINDOW, 200).map(({ kind }) => kind).slice(0, 4)).toEqual(['critical', 'ok', 'critical', 'ok']);
+  });
+
+  it('has what touches two parts of the time once', () => {
+    const both = [state('ok', 0, 1400, 'ping'), state('ok', 0, 1400, 'disk')];
+    expect(distinct([...both, ...both, state('critical', 1400, 1410, 'ping')])).toHaveLength(3);
   });
 
   it('says its shares, and does not round a problem away', () => {
@@ -59,5 +70,18 @@ describe('marks', () => {
     expect(marks.map(({ text }) => text)).toEqual(['Configuration reissued']);
     expect(marksAt(marks, 1503, 5)).toHaveLength(1);
     expect(marksAt(marks, 1510, 5)).toHaveLength(0);
+  });
+
+  it('stand in each row of a table that they touch', () => {
+    const event = (seq: number, at: number) => ({ seq, kind: 'device.rekeyed', at: iso(at) }) as unknown as Event;
+    const incident = { id: 'i_1', opened_at: iso(1200), closed_at: iso(1400), text: 'uplink lost' } as unknown as Incident;
+    const marks = [...eventMarks([event(1, 1500)], WINDOW), ...incidentMarks([incident], WINDOW)];
+    const rows = [1000, 1100, 1200, 1300, 1400, 1500, 1600].map((from) => marksWithin(marks, from, from + 100).length);
+    expect(rows).toEqual([0, 0, 1, 1, 0, 1, 0]);
+  });
+
+  it('say which of them are left out', () => {
+    expect(unmarkedWords({ name: 'Events', newest: 500 })).toBe('Events: only the newest 500 of this time are marked; zoom in to see the others');
+    expect(unmarkedWords({ name: 'States', wrong: 'this time has too many changes' })).toBe('States could not be loaded: this time has too many changes');
   });
 });

@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use fleetgate_tests::lab::{Api, Gateway, Lab, Make, SshServer, eventually};
+use fleetgate_tests::lab::{Api, Gateway, Lab, Make, SshServer, eventually, program, run};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(90);
 /// Large enough for the databases a dozen times over.
 const SIZE: &str = "size=24m,mode=0700";
+/// With room for two limits.
+const LARGER: &str = "size=96m,mode=0700";
+const MB: u64 = 1024 * 1024;
 
 const SETTINGS: &str = r#"
 endpoint = "10.77.0.2:51820"
@@ -30,9 +33,27 @@ struct SmallDisk(PathBuf);
 impl SmallDisk {
     /// Mounts a small file system. `None`: this machine does not permit a mount.
     fn mount(at: &Path) -> Option<SmallDisk> {
+        SmallDisk::mount_of(at, SIZE)
+    }
+
+    fn mount_of(at: &Path, options: &str) -> Option<SmallDisk> {
         std::fs::create_dir_all(at).ok()?;
-        let done = Command::new("mount").args(["-t", "tmpfs", "-o", SIZE, "tmpfs"]).arg(at).status().ok()?;
+        let mut mount = Command::new("mount");
+        let done = mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).status().ok()?;
         done.success().then(|| SmallDisk(at.to_owned()))
+    }
+
+    /// Leaves this many bytes free, without a moment at which there are fewer.
+    fn leave(&self, bytes: u64) {
+        let ballast = self.0.join("ballast");
+        let said = run("df", &["-B1", "--output=avail", &self.0.display().to_string()]);
+        let free: u64 =
+            said.lines().next_back().and_then(|free| free.trim().parse().ok()).expect("the free bytes");
+        let length = std::fs::metadata(&ballast).map_or(0, |found| found.len());
+        let length = (length + free).checked_sub(bytes).expect("a disk of that size");
+        run("fallocate", &["-l", &length.to_string(), &ballast.display().to_string()]);
+        let ballast = std::fs::File::options().write(true).open(ballast).expect("the ballast");
+        ballast.set_len(length).expect("the ballast");
     }
 
     /// Fills the disk to the last byte.
@@ -224,4 +245,108 @@ fn a_full_disk_refuses_results_before_they_take_effect() {
         assert_eq!(send(&api, object, &failure(taken)).0, 202);
         assert_eq!(failures(&api, object), taken + 1, "{object}: the refused one, sent again, counts once");
     }
+}
+
+/// The limits of the next test, with room between them for what a gateway writes meanwhile.
+const HISTORY: u64 = 40 * MB;
+const RESERVE: u64 = 20 * MB;
+/// Writes of the gateway during a step are much smaller.
+const BESIDE: u64 = 4 * MB;
+/// Looks of the sealer, which come each 5 seconds.
+const SOME_LOOKS: Duration = Duration::from_secs(12);
+
+/// Bytes of unsealed samples: those of [`measure`] are more, and those of the gateway's own checks in a minute are less.
+const MUCH: f64 = 4_000.0;
+
+/// Returns a metric of the gateway, as Prometheus reads it on the same machine.
+fn metric(lab: &Lab, gateway: &Gateway<'_>, name: &str) -> Option<f64> {
+    let socket = gateway.socket();
+    let text = lab.sh("gw", &format!("curl -s --unix-socket {} http://localhost/metrics", socket.display()));
+    text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+}
+
+/// Whether many samples wait to be sealed. `None`: no look has counted them since the start.
+fn many_wait(lab: &Lab, gateway: &Gateway<'_>) -> Option<bool> {
+    metric(lab, gateway, "fleetgate_history_redo_bytes").map(|bytes| bytes > MUCH)
+}
+
+/// Returns what the banner of the page says.
+fn banner(api: &Api) -> String {
+    api.get("overview").expect("an answer")["disk_problem"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Submits results with many values. Returns the status of the last answer.
+fn measure(api: &Api) -> u16 {
+    let mut status = 0;
+    for n in 1..=60 {
+        let values: Vec<String> = (0..50).map(|label| format!("v{label}={}", n * 1_000 + label)).collect();
+        let body = json!({ "exit_status": 0, "output": format!("well|{}", values.join(" ")) });
+        status = send(api, OBJECTS[1], &body).0;
+    }
+    status
+}
+
+#[test]
+fn below_one_limit_no_history_is_written_and_below_the_other_no_result_is_taken() {
+    let lab = Lab::new();
+    let Some(disk) = SmallDisk::mount_of(&lab.path("data"), LARGER) else {
+        println!("skipped: this machine does not let root mount a tmpfs");
+        return;
+    };
+    let limits = format!("\n[disk]\nhistory_mb = {}\nreserve_mb = {}\n", HISTORY / MB, RESERVE / MB);
+    let settings = SETTINGS.to_owned() + &limits;
+    let mut gateway = Gateway::start_program(&lab, &settings, Vec::new(), &program());
+    gateway.cli(&["device", "add", "nas-1"]);
+    gateway.cli(&["service", "set", "nas-1", "backup", "--check", r#"{"type": "passive"}"#]);
+    let api = Api::new(gateway.socket());
+    for (name, bytes) in [("history", HISTORY), ("reserve", RESERVE)] {
+        let limit = metric(&lab, &gateway, &format!("fleetgate_disk_limit_bytes{{limit=\"{name}\"}}"));
+        assert_eq!(limit, Some(bytes as f64), "{name}");
+    }
+
+    // A start seals what the last run has left: above the limit it does.
+    disk.leave(HISTORY + BESIDE);
+    assert_eq!(measure(&api), 202);
+    eventually("many samples wait", PATIENCE, || many_wait(&lab, &gateway) == Some(true));
+    gateway.stop();
+    gateway.again();
+    eventually("the history is written", PATIENCE, || many_wait(&lab, &gateway) == Some(false));
+    assert_eq!(banner(&api), "");
+    assert!(fetch(&lab, "/healthz").contains(r#""history":"ok""#));
+
+    disk.leave(HISTORY - BESIDE);
+    eventually("the page says so", PATIENCE, || banner(&api).contains("no history is written"));
+    assert!(fetch(&lab, "/healthz").contains("is not written because the disk is nearly full"));
+    assert!(is_ready(&lab), "results and changes are taken");
+    assert!(lab.log("gateway.log").contains("MB are free: the disk is nearly full"), "the log says so");
+    assert!(gateway.attempt(&["status"]).expect_err("status fails").contains("no history is written"));
+    let free = metric(&lab, &gateway, "fleetgate_disk_free_bytes").expect("the free bytes");
+    assert!(free < HISTORY as f64, "{free}");
+    assert_eq!(measure(&api), 202);
+    gateway.cli(&["device", "add", "nas-2"]);
+    gateway.stop();
+    gateway.again();
+    std::thread::sleep(SOME_LOOKS);
+    assert_eq!(many_wait(&lab, &gateway), Some(true), "nothing is sealed");
+    let points = api.get("hosts/nas-1/services/backup/metrics/v7").expect("an answer")["points"].clone();
+    let newest = points.as_array().and_then(|points| points.last()).map(|point| point["value"].clone());
+    assert_eq!(newest, Some(json!(60_007.0)), "graphs have what waits: {points}");
+
+    disk.leave(RESERVE + BESIDE);
+    assert_eq!(measure(&api), 202);
+    disk.leave(RESERVE - BESIDE);
+    let (status, said) = send(&api, OBJECTS[1], &failure(1));
+    assert_eq!((status, &said["code"]), (507, &json!("disk_full")), "{said}");
+    assert!(gateway.refused(&["device", "add", "nas-3"]).contains("disk is full"));
+    eventually("the page says so", PATIENCE, || banner(&api).contains("results and changes are refused"));
+    assert!(fetch(&lab, "/readyz").contains("database: takes no writes: the disk is full"));
+    assert_eq!(failures(&api, OBJECTS[1]), 0, "what was refused has no effect");
+    disk.leave(RESERVE + BESIDE);
+    assert_eq!(measure(&api), 202, "at once");
+
+    disk.make_room();
+    eventually("the history is written again", PATIENCE, || many_wait(&lab, &gateway) == Some(false));
+    assert_eq!(banner(&api), "");
+    assert!(lab.log("gateway.log").contains("the disk has room again"));
+    gateway.stop();
 }

@@ -49,6 +49,8 @@ pub struct Hour {
 pub struct Forecast {
     /// `None`: a purge keeps it from being full, it does not grow, or it is not full for long.
     pub full_within: Option<Duration>,
+    /// Since when it is full, at its peaks if it has purges. `None`: it is not.
+    pub full_since: Option<Second>,
     /// One line for people, about a metric in percent.
     pub text: String,
     pub basis: Basis,
@@ -74,6 +76,7 @@ struct Trend<'a> {
     line: Line,
     /// `None`: maxima.
     teeth: Option<&'a Teeth>,
+    hours: &'a [Hour],
     full: f64,
     now: Second,
     /// The range of the values of the past.
@@ -110,28 +113,54 @@ pub fn forecast(hours: &[Hour], now: Second, full: f64) -> Option<Forecast> {
         let line = Line::over(&points)?;
         let last_peak = points.last().filter(|_| teeth.is_some());
         let recent = last_peak.map_or(newest.max, |peak| peak.value);
-        return Trend { line, teeth, full, now, range: envelope::range(hours), recent }.forecast();
+        return Trend { line, teeth, hours, full, now, range: envelope::range(hours), recent }.forecast();
     }
 }
 
-/// Returns by how many seconds earlier forecasts were off: the median over those that were made at least a day before.
-/// `earlier`: when each was made, and for when. `reached`: when it was full. Without it, a forecast counts only once
-/// its time is over.
-pub fn error_of(earlier: &[(Second, Second)], now: Second, reached: Option<Second>) -> Option<f64> {
-    let judged_at = reached.unwrap_or(now).min(now);
-    let old = earlier.iter().filter(|(made_at, _)| made_at.saturating_add(DAY) <= judged_at);
-    let errors = old.filter_map(|(_, full_at)| match reached {
-        Some(reached) => Some(full_at.abs_diff(reached) as f64),
-        None => (*full_at < now).then(|| full_at.abs_diff(now) as f64),
-    });
-    line::median(errors.collect())
+/// How far earlier forecasts were off, in seconds: the medians over those that were made at least a day before.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Accuracy {
+    /// Of those that can be judged: it was full later, or it was not and their time is over. `None`: none can be.
+    pub error_s: Option<f64>,
+    /// It was not full since some of these, so that their error is at least what it is up to now.
+    pub is_least: bool,
+    /// By how much those whose time is not over differ from the present one.
+    pub change_s: Option<f64>,
+}
+
+/// Returns how far earlier forecasts were off. `earlier`: when each was made, and for when; of one that was made while it
+/// was full, since when it was. `present`: for when the newest forecast is, and since when it is full.
+pub fn accuracy(
+    earlier: &[(Second, Second)],
+    now: Second,
+    (full_at, full_since): (Option<Second>, Option<Second>),
+) -> Accuracy {
+    let was_full = |&(made_at, at): &(Second, Second)| (at <= made_at).then_some(at);
+    let times: Vec<Second> = earlier.iter().filter_map(was_full).chain(full_since).collect();
+    let (mut errors, mut changes, mut is_least) = (Vec::new(), Vec::new(), false);
+    for &(made_at, expected) in earlier.iter().filter(|one| was_full(one).is_none()) {
+        let was = times.iter().copied().filter(|at| *at > made_at).min();
+        if made_at.saturating_add(DAY) > was.unwrap_or(now) {
+            continue;
+        }
+        match (was, full_at) {
+            (Some(was), _) => errors.push(was.abs_diff(expected) as f64),
+            (None, _) if expected < now => {
+                is_least = true;
+                errors.push(now.abs_diff(expected) as f64);
+            }
+            (None, Some(full_at)) => changes.push(full_at.abs_diff(expected) as f64),
+            (None, None) => {}
+        }
+    }
+    Accuracy { error_s: line::median(errors), is_least, change_s: line::median(changes) }
 }
 
 impl Trend<'_> {
     fn forecast(&self) -> Option<Forecast> {
         let (full_within, text) = self.said()?;
         let full_within = full_within.map(|s| Duration::from_secs(u64::try_from(s).unwrap_or(0)));
-        Some(Forecast { full_within, text, basis: self.basis() })
+        Some(Forecast { full_within, full_since: self.full_since(), text, basis: self.basis() })
     }
 
     fn said(&self) -> Option<(Option<Second>, String)> {
@@ -146,7 +175,20 @@ impl Trend<'_> {
 
     /// Whether it is full at its peaks nowadays. One that was full some time ago is an outlier.
     fn is_full(&self) -> bool {
-        self.recent.max(self.line.at(self.line.to)) >= self.full - AT_FULL * self.range
+        self.is_at_full(self.recent.max(self.line.at(self.line.to)))
+    }
+
+    fn is_at_full(&self, value: f64) -> bool {
+        value >= self.full - AT_FULL * self.range
+    }
+
+    /// Returns the time of the first of those peaks, or hours without purges, that are all full up to now.
+    fn full_since(&self) -> Option<Second> {
+        let hours = || self.hours.iter().map(|hour| (hour.at, hour.max)).collect();
+        let peaks = |teeth: &Teeth| teeth.peaks.iter().map(|peak| (peak.at, peak.value)).collect();
+        let values: Vec<(Second, f64)> = self.teeth.map_or_else(hours, peaks);
+        let full = values.iter().rev().take_while(|(_, value)| self.is_at_full(*value));
+        full.last().map(|(at, _)| *at)
     }
 
     /// A purge comes too late, or nothing empties it.

@@ -247,13 +247,51 @@ fn a_daily_purge_is_daily_over_a_change_of_the_clocks() {
 }
 
 #[test]
-fn the_error_of_earlier_forecasts_is_how_far_they_were_off() {
-    let earlier = [(0, 10 * DAY), (DAY, 9 * DAY), (2 * DAY, 12 * DAY), (10 * DAY, 99 * DAY)];
-    assert_eq!(error_of(&earlier, 10 * DAY, Some(10 * DAY)), Some(DAY as f64));
-    assert_eq!(error_of(&earlier, 10 * DAY, None), Some(DAY as f64), "one is over");
-    assert_eq!(error_of(&earlier, 11 * DAY, None), Some(1.5 * DAY as f64));
-    assert_eq!(error_of(&earlier, 5 * DAY, None), None, "none can be judged yet");
-    assert_eq!(error_of(&[], 5 * DAY, Some(5 * DAY)), None);
+fn it_is_full_since_the_first_of_its_last_full_hours_or_peaks() {
+    let since = |hours: &[Hour]| of(hours).and_then(|said| said.full_since).map(|at| (at - BEGIN) / DAY);
+    // It is at 99.5 % after 9.9 days.
+    assert_eq!(since(&past(14, |s| (50.0 + 5.0 * s as f64 / DAY as f64).min(100.0))), Some(9));
+    assert_eq!(since(&past(12, |_| 100.0)), Some(0));
+    assert_eq!(since(&past(12, |s| saw_tooth(s, DAY, (70.0, 40.0), 0.0).min(100.0))), Some(0));
+    assert_eq!(since(&past(12, |s| saw_tooth(s, DAY, (60.0, 20.4), 0.0))), None);
+}
+
+/// Earlier forecasts: made on day 0 for day 10, on day 1 for day 9, and on day 2 for day 12.
+const EARLIER: [(Second, Second); 3] = [(0, 10 * DAY), (DAY, 9 * DAY), (2 * DAY, 12 * DAY)];
+
+fn judged(earlier: &[(Second, Second)], now: Second, present: (Option<Second>, Option<Second>)) -> Accuracy {
+    let in_days = |seconds: f64| seconds / DAY as f64;
+    let Accuracy { error_s, is_least, change_s } = accuracy(earlier, now * DAY, present);
+    Accuracy { error_s: error_s.map(in_days), is_least, change_s: change_s.map(in_days) }
+}
+
+#[test]
+fn forecasts_are_judged_by_when_it_was_full() {
+    let full = |day: Second| (Some(day * DAY), Some(10 * DAY));
+    let off = Accuracy { error_s: Some(1.0), ..Accuracy::default() };
+    assert_eq!(judged(&EARLIER, 10, full(10)), off);
+    assert_eq!(judged(&EARLIER, 25, full(25)), off, "it stays full");
+    let emptied = [&EARLIER[..], &[(10 * DAY + HOUR, 10 * DAY)]].concat();
+    assert_eq!(judged(&emptied, 25, (None, None)), off, "it was full, and is not any more");
+    let late = [&EARLIER[..], &[(9 * DAY + HOUR, 10 * DAY)]].concat();
+    assert_eq!(judged(&late, 25, full(25)), off, "less than a day before it is no forecast");
+    assert_eq!(judged(&[], 25, full(25)), Accuracy::default());
+}
+
+#[test]
+fn a_forecast_whose_time_is_over_is_off_by_at_least_that() {
+    let least = |days| Accuracy { error_s: Some(days), is_least: true, change_s: None };
+    assert_eq!(judged(&EARLIER, 10, (None, None)), least(1.0), "one is over");
+    assert_eq!(judged(&EARLIER, 11, (None, None)), least(1.5));
+    let expected = Accuracy { change_s: Some(1.0), ..least(1.5) };
+    assert_eq!(judged(&EARLIER, 11, (Some(13 * DAY), None)), expected, "the third is not over");
+}
+
+#[test]
+fn a_forecast_whose_time_is_not_over_can_only_be_compared() {
+    assert_eq!(judged(&EARLIER, 5, (None, None)), Accuracy::default(), "by nothing");
+    let changed = Accuracy { change_s: Some(2.0), ..Accuracy::default() };
+    assert_eq!(judged(&EARLIER, 5, (Some(12 * DAY), None)), changed);
 }
 
 /// A past of a random shape.

@@ -315,6 +315,10 @@ struct Wanted {
     managed_by: Option<String>,
     /// Only those that are for this host (name or id): planned for it, or selected by its labels.
     host: Option<String>,
+    /// Only those that last beyond this time (RFC 3339).
+    from: Option<String>,
+    /// Only those that begin before this time (RFC 3339).
+    to: Option<String>,
 }
 
 /// Downtimes, the newest first.
@@ -328,12 +332,13 @@ async fn list(
 ) -> Result<Json<Page<Downtime>>, Problem> {
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let (all, now) = (wanted.all.unwrap_or(false), crate::clock::wall());
+    let (from, to) = ids::parse_times(wanted.from.as_deref(), wanted.to.as_deref())?;
     let mut conn = app.store.reader().await?;
     let host = match wanted.host.as_deref().map(|text| Kind::Host.named(text)) {
         Some(named) => Some(hosts::load(&mut conn, named).await?.id),
         None => None,
     };
-    let wanted = stored::Wanted { all, manager: wanted.managed_by.as_deref(), host };
+    let wanted = stored::Wanted { all, manager: wanted.managed_by.as_deref(), host, from, to };
     let rows = stored::list(&mut conn, wanted, now, before, limit + 1).await?;
     Ok(Json(Page::of_entries(rows, limit, |d| d.plan.id.as_i64().to_string(), |d| shown(&d, now))))
 }

@@ -20,6 +20,19 @@ pub fn parse_time(name: &str, text: &str) -> Result<Wall, Problem> {
         .map_err(|_| Problem::bad_request("bad_query", expected))
 }
 
+/// Reads both ends of a time; each may be absent.
+///
+/// # Errors
+/// Returns 400 for what is no time, and for an end that is not after the begin.
+pub fn parse_times(from: Option<&str>, to: Option<&str>) -> Result<(Option<Wall>, Option<Wall>), Problem> {
+    let from = from.map(|text| parse_time("from", text)).transpose()?;
+    let to = to.map(|text| parse_time("to", text)).transpose()?;
+    if from.zip(to).is_some_and(|(from, to)| from >= to) {
+        return Err(Problem::bad_request("bad_query", "from: a time before `to` is expected"));
+    }
+    Ok((from, to))
+}
+
 /// Formats a time that may be unknown.
 pub fn time_if_known(at: Option<Wall>) -> Option<String> {
     at.map(time)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fleetgate_engine::forecast::error_of;
+use fleetgate_engine::forecast::accuracy;
 use fleetgate_engine::history::Second;
 use fleetgate_engine::time::Wall;
 use serde::{Deserialize, Serialize};
@@ -21,11 +21,18 @@ pub struct Forecast {
     pub full_at: Option<String>,
     pub made_at: String,
     pub basis: ForecastBasis,
-    /// The median by which `full_at` of earlier days differs from this one. Without this one, the median by which those
-    /// were off whose time is over. Absent if there are none.
+    /// The median by which forecasts of the last 30 days were off. Those count that were made at least a day before it
+    /// was full, or whose time is over. Absent if there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0)]
     pub error_s: Option<f64>,
+    /// For some of them it was not full up to now, so that they were off by at least so much.
+    #[serde(default)]
+    pub error_is_least: bool,
+    /// The median by which `full_at` of those that cannot be judged yet differs from this one. Absent if there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0)]
+    pub change_s: Option<f64>,
 }
 
 /// What a forecast is based on.
@@ -62,7 +69,9 @@ pub fn by_service(
 }
 
 fn shown(forecast: &Stored, earlier: Option<&Earlier>, now: Wall) -> Forecast {
-    let full_at = forecast.full_at.map(seconds);
+    let present = (forecast.full_at.map(seconds), forecast.full_since.map(seconds));
+    let earlier = earlier.map(Vec::as_slice).unwrap_or_default();
+    let accuracy = accuracy(earlier, seconds(now), present);
     let basis = &forecast.basis;
     let at = |second: Second| time(Wall::from_millis(second.saturating_mul(1_000)));
     Forecast {
@@ -77,7 +86,9 @@ fn shown(forecast: &Stored, earlier: Option<&Earlier>, now: Wall) -> Forecast {
             slope_per_day: basis.slope_per_day,
             spread: basis.spread,
         },
-        error_s: earlier.and_then(|earlier| error_of(earlier, seconds(now), full_at)),
+        error_s: accuracy.error_s,
+        error_is_least: accuracy.is_least,
+        change_s: accuracy.change_s,
     }
 }
 

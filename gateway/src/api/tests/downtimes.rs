@@ -131,6 +131,12 @@ async fn the_downtimes_of_a_host_are_its_own_and_those_that_its_labels_select() 
     };
     assert_eq!(listed("cam-1").await, [hill, own]);
     assert_eq!(listed("cam-2").await, [valley]);
+    assert_eq!(listed("cam-1&from=2099-03-10T21:00:00Z&to=2099-03-10T21:00:01Z").await.len(), 2);
+    for (time, when) in
+        [("from=2099-03-10T22:00:00Z", "they are over"), ("to=2099-03-10T20:00:00Z", "they begin later")]
+    {
+        assert!(listed(&format!("cam-1&{time}")).await.is_empty(), "{when}");
+    }
     assert_eq!(api.viewer().get("/api/v1/downtimes?host=nope").await.status, 404);
     let id = api.viewer().get("/api/v1/hosts/cam-1").await.json["id"].as_str().unwrap().to_owned();
     assert_eq!(listed(&id).await.len(), 2);

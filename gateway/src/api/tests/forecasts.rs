@@ -24,19 +24,24 @@ async fn a_service_shows_its_forecast_and_how_far_earlier_ones_were_off() {
         service: "ping".to_owned(),
         at: Wall::from_millis(at),
         full_at: Some(Wall::from_millis(full_at)),
+        full_since: None,
         text: "full in about 9 days".to_owned(),
         basis,
     };
     let mut tx = api.state.store.begin().await.unwrap();
-    // Two days ago it was to be full a day earlier than it is now.
-    for made in [forecast(now - 2 * DAY_MS, now + 8 * DAY_MS), forecast(now, now + 9 * DAY_MS)] {
+    // Five days ago it was to be full two days ago, and two days ago a day earlier than now.
+    for (made_days, full_days) in [(-5, -2), (-2, 8), (0, 9)] {
+        let made = forecast(now + made_days * DAY_MS, now + full_days * DAY_MS);
         forecasts::write(&mut tx, &[made]).await.unwrap();
     }
     tx.commit().await.unwrap();
 
     let service = api.viewer().get("/api/v1/hosts/cam-07/services/ping").await.json;
     let shown = &service["forecast"];
-    assert_eq!((&shown["text"], &shown["error_s"]), (&json!("full in about 9 days"), &json!(86_400.0)));
+    assert_eq!(shown["text"], "full in about 9 days");
+    assert_eq!((&shown["change_s"], &shown["error_is_least"]), (&json!(86_400.0), &json!(true)));
+    let off = shown["error_s"].as_f64().unwrap() - 2.0 * 86_400.0;
+    assert!((0.0..60.0).contains(&off), "it is over by two days: {shown}");
     let basis = json!({
         "from": "1970-01-01T00:00:00Z", "to": "1970-01-02T00:00:00Z", "peaks": 9, "period_s": 86_400,
         "slope_per_day": 1.5, "spread": 0.25,

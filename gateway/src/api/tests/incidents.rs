@@ -79,6 +79,10 @@ async fn the_incidents_of_a_host_are_those_that_have_or_had_it_as_a_member() {
     assert_eq!(found("host=nas&state=open").await, [json!(id)]);
     assert!(found("host=nas&state=closed").await.is_empty());
     assert!(found("host=other").await.is_empty(), "another host");
+    assert_eq!(found("host=nas&from=2026-01-01T00:00:00Z").await, [json!(id)], "it is open");
+    assert!(found("host=nas&to=2020-01-01T00:00:00Z").await.is_empty(), "it opened later");
+    let of_all = ward.api.viewer().get("/api/v1/incidents?from=2020-01-01T00:00:00Z").await;
+    assert_eq!((of_all.status, of_all.code()), (400, "bad_query"), "{}", of_all.text);
     let nobody = format!("host=h_{}", fleetgate_engine::id::Id::from_i64(9));
     assert!(found(&nobody).await.is_empty(), "no host ever had that id");
     let unknown = ward.api.viewer().get("/api/v1/incidents?host=nobody").await;

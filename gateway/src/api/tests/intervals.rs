@@ -110,9 +110,14 @@ async fn events_of_a_host_are_selected_by_time() {
     assert!(kinds(&get(&api, &format!("/events?host=cam-07&from={later}")).await).is_empty());
     let between = "from=2020-01-01T00:00:00Z&to=2020-01-02T00:00:00Z";
     assert!(kinds(&get(&api, &format!("/events?host=cam-07&{between}")).await).is_empty());
+    let others = kinds(&get(&api, "/events?host=cam-07&without=device,state").await);
+    let is_left_out = |kind: &String| ["device", "state"].contains(&kind.split('.').next().unwrap());
+    assert_eq!(others, all.iter().filter(|kind| !is_left_out(kind)).cloned().collect::<Vec<_>>());
+    assert!(others.len() < all.len(), "{all:?}");
     let backwards = "from=2020-01-02T00:00:00Z&to=2020-01-01T00:00:00Z";
     for (bad, named) in [
         (format!("/events?{between}"), "only with host"),
+        ("/events?without=state".into(), "only with host"),
         ("/events?host=cam-07&from=x".into(), "from: "),
         (format!("/events?host=cam-07&{backwards}"), "from: a time before `to` is expected"),
     ] {

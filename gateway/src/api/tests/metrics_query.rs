@@ -11,7 +11,7 @@ use fleetgate_probes::sample::Metric;
 use serde_json::json;
 
 use crate::api::metrics::text;
-use crate::api::metrics_query::{MetricsQuery, QueriedSeries};
+use crate::api::metrics_query::{MetricsQuery, QueriedSeries, QueryLimits};
 use crate::api::request::ids::{self, Kind};
 use crate::api::testing::TestApi;
 use crate::history::Keep;
@@ -461,6 +461,36 @@ async fn a_group_has_the_mean_of_its_hosts_and_the_worst_of_them() {
     assert_eq!(units, [(None, "ms", Some(3)), (None, "s", Some(1))], "units are not mixed");
     assert!(all.series.iter().all(|series| series.host.is_none() && series.host_id.is_none()));
     assert!(all.series[0].avg[1].is_none() && all.series[0].worst.as_ref().unwrap()[1].is_none(), "a gap");
+}
+
+#[tokio::test]
+async fn each_group_is_worst_in_the_direction_of_its_own_limit() {
+    let api = TestApi::new().await;
+    let at = days_ago(1);
+    for (n, name, value) in [(1, "a", 10.0), (2, "b", 40.0), (3, "c", 10.0), (4, "d", 40.0)] {
+        let host = fixture::device(&api.state.store, n, name).await;
+        record(&api, &[sample(host, "ping", at, vec![Metric::plain("rta", value, "ms")])]).await;
+    }
+    for (site, hosts) in [("north", "'a', 'b'"), ("south", "'c', 'd'")] {
+        let labels = format!("update hosts set labels = '{{\"site\":\"{site}\"}}' where name in ({hosts})");
+        fixture::run(&api.state.store, &labels, &[]).await;
+    }
+    limit(&api, "b", "30:", None).await;
+    limit(&api, "c", "20", None).await;
+    let hosts = "host=a&host=b&host=c&host=d&service=ping&metric=rta&points=24";
+    let query = format!("{hosts}&group_by=site&{}", span(at, at + DAY));
+    let shown = asked(&api, &query).await;
+    let warn = |limits: &Option<QueryLimits>| limits.as_ref().and_then(|limits| limits.warn.clone());
+    let worst: Vec<_> = shown
+        .series
+        .iter()
+        .map(|s| (s.group.as_deref(), warn(&s.limits), s.worst.as_ref().and_then(|worst| worst[0])))
+        .collect();
+    let (low, high) = (Some("30:".to_owned()), Some("20".to_owned()));
+    assert_eq!(worst, [(Some("north"), low.clone(), Some(10.0)), (Some("south"), high, Some(40.0))]);
+    assert_eq!(warn(&shown.limits), low, "of the first host that has any");
+    let single = asked(&api, &format!("{hosts}&{}", span(at, at + DAY))).await;
+    assert_eq!(single.series.iter().filter(|s| s.limits.is_some()).count(), 2, "each has its own");
 }
 
 #[tokio::test]

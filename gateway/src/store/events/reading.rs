@@ -61,6 +61,18 @@ pub struct EventFilter<'a> {
     pub audit: bool,
     /// No events about people of these topics.
     pub without: &'a [Topic],
+    /// No events of an object of these families: the first parts of kinds.
+    pub families: &'a [&'a str],
+}
+
+impl EventFilter<'_> {
+    /// Returns the families of which there are no events.
+    fn left_out(&self) -> Vec<&str> {
+        let topics = self.without.iter().flat_map(|topic| topic.families());
+        let mut families: Vec<&str> = topics.copied().collect();
+        families.extend(self.families);
+        families
+    }
 }
 
 /// What events about people and customers say: what they may do, and what they did.
@@ -220,13 +232,14 @@ impl Store {
             return Ok(Vec::new());
         }
         let mut conn = self.read.acquire().await?;
+        let left_out = filter.left_out();
         let sql = match (filter.object, filter.kind) {
             (None, Some(kind)) => return of_kind(&mut conn, span, kind, filter.audit, limit).await,
             (None, None) if filter.audit => AUDIT,
-            (None, None) if filter.without.is_empty() => ALL,
+            (None, None) if left_out.is_empty() => ALL,
             (None, None) => WITHOUT_TOPICS,
             (Some(_), _) if filter.audit => AUDIT_OF_OBJECT,
-            (Some(_), _) if filter.without.is_empty() => OF_OBJECT,
+            (Some(_), _) if left_out.is_empty() => OF_OBJECT,
             (Some(_), _) => WITHOUT_TOPICS_OF_OBJECT,
         };
         let query = sqlx::query_as(span.of(sql)).bind(span.from()).bind(limit);
@@ -237,8 +250,7 @@ impl Store {
             }
             None => query,
         };
-        let without: Vec<&str> = filter.without.iter().flat_map(|topic| topic.families()).copied().collect();
-        let query = if without.is_empty() { query } else { query.bind(sqlx::types::Json(without)) };
+        let query = if left_out.is_empty() { query } else { query.bind(sqlx::types::Json(left_out)) };
         query.fetch_all(&mut *conn).await
     }
 

@@ -16,9 +16,8 @@ pub const MAX_HOUR: u32 = (u32::MAX >> 1) - 1;
 const MAX_DAMAGED: i64 = 1_000;
 /// The name of the number of damaged blocks in `progress`.
 const DAMAGED: &str = "damaged";
-/// The names of what `read::Noted` has.
+/// The name of the time in `read::Noted`.
 pub(super) const BELIEVED: &str = "believed";
-pub(super) const RAW_GONE: &str = "raw_gone";
 
 /// A table of blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,6 +61,17 @@ impl Table {
             Table::FiveMinutes => 8 * 24,
             Table::Hours => 64 * 24,
             Table::Daily => 512 * 24,
+        }
+    }
+
+    /// The name of the hour up to which blocks are removed, in `progress`. `None`: of a table from which data moves on.
+    pub(super) const fn gone(self) -> Option<&'static str> {
+        match self {
+            Table::Raw => Some("raw_gone"),
+            Table::FiveMinutes => Some("five_minutes_gone"),
+            Table::Hours => Some("hours_gone"),
+            Table::Daily => Some("daily_gone"),
+            Table::RawHours | Table::Days => None,
         }
     }
 

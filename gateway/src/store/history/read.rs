@@ -34,9 +34,22 @@ pub struct Read {
 pub struct Noted {
     /// The time by which it last removed blocks.
     pub believed: Option<Second>,
-    /// The hour since 1970 at which the last removed block of samples ended; 0 if none was removed. The days before
-    /// have lost samples, so that no roll-up may be made of them.
-    pub raw_gone: i64,
+    pub gone: Gone,
+}
+
+/// The hour since 1970 at which the last removed block of each tier ended; 0 if none was removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gone {
+    /// The days before have lost samples, so that no roll-up may be made of them.
+    pub raw: i64,
+    pub five_minutes: i64,
+    pub hours: i64,
+    pub days: i64,
+}
+
+async fn gone(conn: &mut SqliteConnection, table: Table) -> sqlx::Result<i64> {
+    let Some(name) = table.gone() else { return Ok(0) };
+    Ok(blocks::progress(conn, name).await?.unwrap_or_default())
 }
 
 /// Decoded blocks, and the keys of those that are damaged.
@@ -184,8 +197,13 @@ impl Store {
         let noted = async {
             let mut conn = self.history.read().acquire().await?;
             let believed = blocks::progress(&mut conn, blocks::BELIEVED).await?;
-            let raw_gone = blocks::progress(&mut conn, blocks::RAW_GONE).await?;
-            Ok::<_, sqlx::Error>(Noted { believed, raw_gone: raw_gone.unwrap_or_default() })
+            let gone = Gone {
+                raw: gone(&mut conn, Table::Raw).await?,
+                five_minutes: gone(&mut conn, Table::FiveMinutes).await?,
+                hours: gone(&mut conn, Table::Hours).await?,
+                days: gone(&mut conn, Table::Daily).await?,
+            };
+            Ok::<_, sqlx::Error>(Noted { believed, gone })
         };
         self.history.judge(noted.await)
     }

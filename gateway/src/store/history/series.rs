@@ -147,9 +147,9 @@ pub struct Numbered {
     pub too_old: u64,
 }
 
-/// Returns the number of the series of each value, and makes new series. `active_since`: raw samples
-/// from before are removed. Samples of its day and of earlier ones are left out, because the roll-up
-/// of such a day would lack those that are removed already.
+/// Returns the number of the series of each value, and makes new series. `active_since`: samples of
+/// earlier days are removed, and are left out here, because the roll-up of such a day would lack
+/// those that are removed already.
 ///
 /// # Errors
 /// Fails when the database refuses a write. The cache must be cleared then, and also when the
@@ -190,7 +190,7 @@ fn second(at: Wall) -> Second {
 
 /// Whether the time is recent, and fits the key of a block.
 fn is_storable(at: Second, active_since: Second) -> bool {
-    at >= 0 && at / HOUR <= i64::from(MAX_HOUR) && at.div_euclid(DAY) > active_since.div_euclid(DAY)
+    at >= 0 && at / HOUR <= i64::from(MAX_HOUR) && at.div_euclid(DAY) >= active_since.div_euclid(DAY)
 }
 
 async fn series_of(
@@ -491,14 +491,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn samples_of_a_day_that_is_partly_removed_are_left_out() {
+    async fn samples_of_days_that_are_removed_are_left_out() {
         let (store, _dir) = fixture::store().await;
         let mut cache = SeriesCache::default();
         let times = [-1, 0, START - 1, START, START + DAY - 1, START + DAY, i64::MAX / 2_000];
         let samples: Vec<Sample> = times.map(|at| sample(at, vec![plain("rtt", "s")])).into();
         let numbered = put(&store, &mut cache, &samples, START + 5).await;
-        assert_eq!(numbered.samples.iter().map(|(_, p)| p.at).collect::<Vec<_>>(), [START + DAY]);
-        assert_eq!(numbered.too_old, 6);
+        let taken: Vec<Second> = numbered.samples.iter().map(|(_, p)| p.at).collect();
+        assert_eq!(taken, [START, START + DAY - 1, START + DAY]);
+        assert_eq!(numbered.too_old, 4);
         let ever = put(&store, &mut cache, &samples, i64::MIN / 2_000).await;
         assert_eq!((ever.samples.len(), ever.too_old), (5, 2), "what no key can hold");
     }

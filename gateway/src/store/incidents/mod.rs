@@ -333,6 +333,7 @@ const NEWEST_CLOSED: &str =
 const OF_HOST: &str = select!(
     "i.id in (select o.incident from incident_members o where o.host = $3) and i.id < $1
          and i.merged_into is null and ($4 is null or (i.closed_at is null) = $4)
+         and ($5 is null or i.closed_at is null or i.closed_at > $5) and ($6 is null or i.opened_at < $6)
      order by i.id desc limit $2"
 );
 const OF_MESSAGE: &str = select!(
@@ -366,6 +367,16 @@ pub async fn list(
     sqlx::query_as(sql).bind(before).bind(limit).fetch_all(conn).await
 }
 
+/// Selects incidents of a host. `None` means all.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OfHost {
+    pub open: Option<bool>,
+    /// Those that were open at this time or later.
+    pub from: Option<Wall>,
+    /// Those that opened before this time.
+    pub to: Option<Wall>,
+}
+
 /// Like [`list`], but only incidents that have this host or a service of it as a member, or had.
 ///
 /// # Errors
@@ -373,11 +384,11 @@ pub async fn list(
 pub async fn of_host(
     conn: &mut SqliteConnection,
     host: HostId,
-    open: Option<bool>,
+    OfHost { open, from, to }: OfHost,
     (before, limit): (i64, i64),
 ) -> sqlx::Result<Vec<IncidentRow>> {
-    let query = sqlx::query_as(OF_HOST).bind(before).bind(limit);
-    query.bind(host.as_i64()).bind(open).fetch_all(conn).await
+    let query = sqlx::query_as(OF_HOST).bind(before).bind(limit).bind(host.as_i64()).bind(open);
+    query.bind(from.map(Wall::as_millis)).bind(to.map(Wall::as_millis)).fetch_all(conn).await
 }
 
 /// Returns the incidents of a message, oldest first. A merged incident counts as the one it belongs

@@ -68,7 +68,8 @@ async fn the_incidents_of_a_host_are_paged_and_a_merged_one_is_none() {
     run(&store, &records).await;
     let mut conn = store.reader().await.unwrap();
     let mut found = async |open, page| -> Vec<i64> {
-        let rows = of_host(&mut conn, Id::from_i64(7), open, page).await.unwrap();
+        let wanted = OfHost { open, ..OfHost::default() };
+        let rows = of_host(&mut conn, Id::from_i64(7), wanted, page).await.unwrap();
         rows.into_iter().map(|row| row.id.0.as_i64()).collect()
     };
     assert_eq!(
@@ -79,6 +80,33 @@ async fn the_incidents_of_a_host_are_paged_and_a_merged_one_is_none() {
     assert_eq!(found(None, (5, 2)).await, [4, 2]);
     assert_eq!(found(Some(true), (i64::MAX, 9)).await, [5, 4, 2]);
     assert_eq!(found(Some(false), (i64::MAX, 9)).await, [1]);
+}
+
+#[tokio::test]
+async fn the_incidents_of_a_time_were_open_in_it() {
+    let (store, _dir) = fixture::store().await;
+    let mut records = Vec::new();
+    // Open from 10 to 20, from 20 to 30, and since 30.
+    for (id, at) in [(1, 10), (2, 20), (3, 30)] {
+        records.extend([record(id, at, IncidentChange::Opened(matter(IncidentScope::Host))), joined(id, 7)]);
+    }
+    records.extend([record(1, 20, IncidentChange::Closed), record(2, 30, IncidentChange::Closed)]);
+    run(&store, &records).await;
+    let mut conn = store.reader().await.unwrap();
+    for (from, to, expected) in [
+        (None, None, vec![3, 2, 1]),
+        (Some(19), Some(20), vec![1]),
+        (Some(20), Some(21), vec![2]),
+        (Some(30), None, vec![3]),
+        (Some(1_000), Some(2_000), vec![3]),
+        (None, Some(10), vec![]),
+    ] {
+        let at = |ms: Option<i64>| ms.map(Wall::from_millis);
+        let wanted = OfHost { open: None, from: at(from), to: at(to) };
+        let rows = of_host(&mut conn, Id::from_i64(7), wanted, (i64::MAX, 9)).await.unwrap();
+        let ids: Vec<i64> = rows.iter().map(|row| row.id.0.as_i64()).collect();
+        assert_eq!(ids, expected, "{from:?} to {to:?}");
+    }
 }
 
 #[tokio::test]

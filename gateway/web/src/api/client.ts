@@ -112,14 +112,21 @@ export async function pages<T>(
   } while (after !== undefined);
 }
 
+/** The first items of all pages, at most `most`, and whether there are more. */
+export async function some<T>(load: (after: string | undefined) => Promise<PageOf<T>>, most: number): Promise<{ items: T[]; more: boolean }> {
+  const items: T[] = [];
+  let next: string | undefined;
+  do {
+    const page = await load(next);
+    items.push(...page.items);
+    next = page.next ?? undefined;
+  } while (next !== undefined && items.length < most);
+  return { items: items.slice(0, most), more: next !== undefined || items.length > most };
+}
+
 /** The first items of all pages, at most `most`. */
 export async function first<T>(load: (after: string | undefined) => Promise<PageOf<T>>, most: number): Promise<T[]> {
-  const found: T[] = [];
-  await pages(load, (items) => {
-    found.push(...items);
-    return found.length < most;
-  });
-  return found.slice(0, most);
+  return (await some(load, most)).items;
 }
 
 /** All items of all pages. */

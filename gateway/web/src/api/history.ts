@@ -1,6 +1,7 @@
 /** What graphs ask the API for. The types stand here because no other page needs them. */
 
-import { ask, clientOf, type PageOf } from './client';
+import { ask, clientOf, Refused, type PageOf } from './client';
+import { distinct } from '../lib/past-marks';
 import type { Event, Incident, TrafficDay } from './types';
 
 export type TierName = 'raw' | '5m' | '1h' | '1d';
@@ -22,6 +23,8 @@ export interface QueriedSeries {
   count: number[];
   /** Of a group: the worst of its hosts, in the direction of the threshold. */
   worst?: (number | null)[] | null;
+  /** Of the host, or of the first host of the group that has any. */
+  limits?: QueryLimits | null;
 }
 
 export interface QueryLimits {
@@ -69,12 +72,16 @@ interface EventsQuery {
   host: string;
   from: string;
   to: string;
+  /** The first parts of kinds that are left out, separated by commas. */
+  without: string;
   limit: number;
   after?: string | undefined;
 }
 
 interface IncidentsQuery {
   host: string;
+  from: string;
+  to: string;
   limit: number;
   after?: string | undefined;
 }
@@ -113,8 +120,22 @@ const past = clientOf<Paths>();
 
 export const queryMetrics = (query: MetricsQuery): Promise<MetricsAnswer> => ask(past.GET('/api/v1/metrics/query', { params: { query } }));
 
-export async function intervalsOf(host: string, from: string, to: string): Promise<Interval[]> {
-  return (await ask(past.GET('/api/v1/hosts/{host}/intervals', { params: { path: { host }, query: { from, to } } }))).items;
+const iso = (second: number): string => new Date(second * 1000).toISOString();
+const UNPROCESSABLE = 422;
+/** How often a time is halved: 8 answers have at most 80,000 intervals. */
+const HALVINGS = 3;
+
+/** The intervals of a host that touch a time, in seconds. A time that has too many for one answer is asked for in parts. */
+export async function intervalsOf(host: string, from: number, to: number, halvings = HALVINGS): Promise<Interval[]> {
+  try {
+    const query = { from: iso(from), to: iso(to) };
+    return (await ask(past.GET('/api/v1/hosts/{host}/intervals', { params: { path: { host }, query } }))).items;
+  } catch (error) {
+    if (!(error instanceof Refused && error.status === UNPROCESSABLE) || halvings === 0) throw error;
+    const middle = Math.floor((from + to) / 2);
+    const earlier = await intervalsOf(host, from, middle, halvings - 1);
+    return distinct([...earlier, ...(await intervalsOf(host, middle, to, halvings - 1))]);
+  }
 }
 
 export async function topOf(metric: TopMetric, limit: number): Promise<TopItem[]> {
@@ -126,5 +147,5 @@ export const trafficOf = (host: string, days: number): Promise<TrafficAnswer> =>
 /** A page of the events of a host in a time, the newest first. */
 export const eventsOf = (query: EventsQuery): Promise<PageOf<Event>> => ask(past.GET('/api/v1/events', { params: { query } }));
 
-/** A page of the incidents that have or had a host as a member, the newest first. */
+/** A page of the incidents that have or had a host as a member and were open in a time, the newest first. */
 export const incidentsOf = (query: IncidentsQuery): Promise<PageOf<Incident>> => ask(past.GET('/api/v1/incidents', { params: { query } }));

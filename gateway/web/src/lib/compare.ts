@@ -1,6 +1,6 @@
 /** What the page of comparisons shows: its place in the address, and its lines. Pure. */
 
-import type { QueriedSeries } from '../api/history';
+import type { QueriedSeries, QueryLimits } from '../api/history';
 import type { Host } from '../api/types';
 import { columnsOf } from './spark';
 import { alignedOf, summaryOf, type Summary } from './samples';
@@ -62,8 +62,9 @@ export interface Compared {
   uom: string;
   summary: Summary | undefined;
   values: readonly (number | null | undefined)[];
-  /** Of a group: the worst of its hosts. */
+  /** Of a group: the worst of its hosts, by its limits. */
   worst: readonly (number | null)[] | undefined;
+  limits: QueryLimits | undefined;
   /** The number of its colour. Only so many can be told apart. */
   color: number | 'quiet';
 }
@@ -76,7 +77,7 @@ export function comparedOf(series: readonly QueriedSeries[], colors: number, gro
     const name = one.host ?? (groupBy === 'all' ? 'all hosts' : one.group || `without ${groupBy}`);
     return {
       key: one.host_id ?? `group ${one.group ?? ''} ${one.uom}`, name, host: one.host ?? undefined, hosts: one.hosts ?? undefined, uom: one.uom,
-      summary: summaryOf(columns), values: alignedOf(columns), worst: one.worst ?? undefined,
+      summary: summaryOf(columns), values: alignedOf(columns), worst: one.worst ?? undefined, limits: one.limits ?? undefined,
     };
   });
   const foreign = (row: { uom: string }): number => Number(row.uom !== uom);

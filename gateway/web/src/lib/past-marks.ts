@@ -48,15 +48,25 @@ function split(span: Span, over: readonly Window[]): Span[] {
   });
 }
 
-/** A bar of at most `most` cells: of several states in a cell the worst is shown, so that a short outage is seen. */
+/** Each interval once: what touches two parts of a time is in the answers of both. */
+export function distinct(intervals: readonly Interval[]): Interval[] {
+  return [...new Map(intervals.map((one) => [`${one.service ?? ''} ${one.series} ${one.from}`, one])).values()];
+}
+
+/** A bar of at most `most` cells: of several states in a cell the worst is shown, so that a short outage is seen. `spans` are in order of time. */
 export function cellsOf(spans: readonly Span[], window: Window, most: number): Span[] {
   const width = (window.to - window.from) / most;
   const cells: Span[] = [];
+  let first = 0;
   for (let i = 0; i < most; i += 1) {
     const [from, to] = [window.from + i * width, window.from + (i + 1) * width];
-    const kinds = spans.filter((span) => span.from < to && span.to > from).map(({ kind }) => kind);
-    if (kinds.length === 0) continue;
-    const kind = kinds.reduce((worst, one) => (severity(one) > severity(worst) ? one : worst));
+    while (first < spans.length && spans[first]!.to <= from) first += 1;
+    let kind: Kind | undefined;
+    for (let n = first; n < spans.length && spans[n]!.from < to; n += 1) {
+      const one = spans[n]!.kind;
+      if (kind === undefined || severity(one) > severity(kind)) kind = one;
+    }
+    if (kind === undefined) continue;
     const last = cells.at(-1);
     if (last && last.kind === kind && last.to === from) last.to = to;
     else cells.push({ from, to, kind });
@@ -136,13 +146,13 @@ export function incidentMarks(incidents: readonly Incident[], window: Window): P
   });
 }
 
-/** States have their bar, incidents their spans, and messages say nothing about the device. */
-const UNMARKED = /^(state|message|notification|incident|check|acknowledgement|downtime|rental|booking|grant|flapping)(\.|$)/;
+/** The first parts of kinds without marks: states have their bar, incidents their spans, and messages say nothing about the device. */
+export const UNMARKED: readonly string[] = ['state', 'message', 'notification', 'incident', 'check', 'acknowledgement', 'downtime', 'rental', 'booking', 'grant', 'flapping'];
 
 export function eventMarks(events: readonly Event[], window: Window): PastMark[] {
   return events.flatMap((one) => {
     const at = seconds(one.at) ?? 0;
-    if (UNMARKED.test(one.kind) || at < window.from || at >= window.to) return [];
+    if (UNMARKED.includes(one.kind.split('.')[0]!) || at < window.from || at >= window.to) return [];
     const service = one.service ?? undefined;
     return [{ key: `event ${one.seq}`, kind: 'event' as const, from: at, to: at, text: `${titleOf(one)}${service ? `: ${service}` : ''}`, ...(service ? { service } : {}) }];
   });
@@ -151,6 +161,26 @@ export function eventMarks(events: readonly Event[], window: Window): PastMark[]
 /** The marks that a graph of a service has: its own and those of its host. */
 export function marksFor(marks: readonly PastMark[], service: string | undefined): PastMark[] {
   return marks.filter((mark) => mark.service === undefined || mark.service === service);
+}
+
+/** What is marked in a part of the time: a row of the table. */
+export function marksWithin(marks: readonly PastMark[], from: number, to: number): PastMark[] {
+  return marks.filter((mark) => mark.from < to && (mark.to > from || mark.from >= from));
+}
+
+/** A kind of marks that is not drawn as a whole. */
+export interface Unmarked {
+  /** `Events`. */
+  name: string;
+  /** So many are marked, the newest ones. */
+  newest?: number;
+  /** Why none could be loaded. */
+  wrong?: string;
+}
+
+/** `Events: only the newest 500 of this time are marked; zoom in to see the others`. */
+export function unmarkedWords({ name, newest, wrong }: Unmarked): string {
+  return newest === undefined ? `${name} could not be loaded: ${wrong}` : `${name}: only the newest ${newest} of this time are marked; zoom in to see the others`;
 }
 
 /** What is marked at a moment, and `near` seconds around moments. */

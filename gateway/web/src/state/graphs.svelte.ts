@@ -1,6 +1,7 @@
 /** What the graphs of a page share: the window of time, and the moment under the pointer. */
 
-import { bounded, nowOf, searchOf, shownOf, viewOf, wholeOf, type RangeName, type View, type Window } from '../lib/graph';
+import { afterKey, bounded, nowOf, searchOf, shownOf, viewOf, wholeOf, type RangeName, type View, type Window } from '../lib/graph';
+import type { Handlers } from '../lib/plot';
 import { clock } from './clock.svelte';
 import { route } from './route.svelte';
 
@@ -36,6 +37,26 @@ export class Graphs {
   setFree(free: Window): void {
     this.settle({ free, zoom: undefined });
   }
+
+  /** What the pointer does in a plot of these graphs. `point` takes the place in its values that is pointed at. */
+  handlers(point: (index: number | null) => void): Handlers {
+    const show = (window: Window): void => this.show(window);
+    const onmoment = (index: number | null, at: number | null): void => {
+      point(index);
+      this.moment = at;
+    };
+    return { onwindow: show, ondrag: show, onreset: () => this.show(null), onmoment };
+  }
+
+  /** What a key does in a plot that has the focus. */
+  readonly onkeydown = (event: KeyboardEvent): void => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const next = afterKey(event.key, this.window, this.now);
+    if (next === undefined) return;
+    event.preventDefault();
+    event.stopPropagation();
+    this.show(next);
+  };
 
   close(): void {
     clearTimeout(this.timer);

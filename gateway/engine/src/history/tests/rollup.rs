@@ -145,6 +145,18 @@ fn a_rate_begins_with_the_sample_before_the_day() {
 }
 
 #[test]
+fn a_counter_that_begins_again_at_midnight_has_no_rate_there() {
+    let before = Some(Point { at: DAY - 60, value: Some(9_000.0) });
+    let list = points(&[(DAY, 5.0), (DAY + 60, 65.0), (DAY + 120, 125.0)]);
+    let rates: Vec<_> = values(&list, before, Kind::Counter, 180).iter().map(|p| p.value).collect();
+    assert_eq!(rates, [None, Some(1.0), Some(1.0)]);
+    let bucket = roll_up(&list, before, Kind::Counter, BUCKET)[0];
+    assert_eq!((bucket.at, bucket.min, bucket.max, bucket.count), (DAY, 1.0, 1.0, 2));
+    let day = merge(&merge(&[bucket], BUCKET, HOUR), HOUR, DAY)[0];
+    assert_eq!((day.min, day.max, day.sum, day.count), (1.0, 1.0, 2.0, 2), "no tier has the fall");
+}
+
+#[test]
 fn the_reach_is_three_usual_intervals() {
     let every = |step: i64| (0..9).map(|i| Point { at: i * step, value: None }).collect::<Vec<_>>();
     assert_eq!([1, 60, 7_200].map(|step| reach(&every(step))), [10, 180, 3 * HOUR]);

@@ -88,7 +88,7 @@ impl Store {
     }
 
     /// Removes at most `most` of the oldest blocks of a table whose windows end at `before_hour` or earlier.
-    /// Returns their number. Notes up to where samples are lost.
+    /// Returns their number. Notes up to where they are removed.
     ///
     /// # Errors
     /// Fails when the history refuses the write. Nothing is changed then.
@@ -96,10 +96,10 @@ impl Store {
         let done = async {
             let mut tx = self.history.begin().await?;
             let gone = blocks::expire(&mut tx, table, before_hour, most).await?;
-            if let (Table::Raw, Some(last)) = (table, gone.iter().max()) {
+            if let (Some(name), Some(last)) = (table.gone(), gone.iter().max()) {
                 let end = i64::from(block::parts(*last).0 + table.window());
-                let before = blocks::progress(&mut tx, blocks::RAW_GONE).await?.unwrap_or_default();
-                blocks::set_progress(&mut tx, blocks::RAW_GONE, before.max(end)).await?;
+                let before = blocks::progress(&mut tx, name).await?.unwrap_or_default();
+                blocks::set_progress(&mut tx, name, before.max(end)).await?;
             }
             tx.commit().await?;
             Ok::<_, sqlx::Error>(gone.len())
