@@ -10,7 +10,7 @@ use clap::parser::ValueSource;
 type Pair = (&'static str, &'static str);
 
 /// The options of each command.
-const COMMANDS: [(&str, &[&[Pair]]); 40] = [
+const COMMANDS: [(&str, &[&[Pair]]); 43] = [
     ("ack", &[&[("comment", "--comment"), ("expires", "--for")]]),
     ("booking add", &[BOOKING, ITEMS]),
     ("booking set", &[BOOKING]),

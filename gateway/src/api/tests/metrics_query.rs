@@ -471,10 +471,9 @@ async fn each_group_is_worst_in_the_direction_of_its_own_limit() {
         let host = fixture::device(&api.state.store, n, name).await;
         record(&api, &[sample(host, "ping", at, vec![Metric::plain("rta", value, "ms")])]).await;
     }
-    for (site, hosts) in [("north", "'a', 'b'"), ("south", "'c', 'd'")] {
-        let labels = format!("update hosts set labels = '{{\"site\":\"{site}\"}}' where name in ({hosts})");
-        fixture::run(&api.state.store, &labels, &[]).await;
-    }
+    let labels = "update hosts set labels =
+        case when name in ('a', 'b') then '{\"site\":\"north\"}' else '{\"site\":\"south\"}' end";
+    fixture::run(&api.state.store, labels, &[]).await;
     limit(&api, "b", "30:", None).await;
     limit(&api, "c", "20", None).await;
     let hosts = "host=a&host=b&host=c&host=d&service=ping&metric=rta&points=24";
