@@ -21,7 +21,7 @@ const LISTS: [(&str, &str); 18] = [
     ("metrics cam", "hosts/cam/metrics"),
     ("operator list", "operators"),
     ("profile list", "profiles"),
-    ("rental blocks cam", "devices/cam/blocks"),
+    ("rental blocks nas", "devices/nas/blocks"),
     ("rental list", "rentals"),
     ("renter list", "renters"),
     ("rule list", "rules"),
@@ -46,7 +46,8 @@ fn furnished() -> Gateway {
         "rental device cam --rentable --no-gate",
         "customer add --ref crm-17",
         "booking add --customer crm-17 --device cam --for 2d",
-        "rental block cam --reason repair --from 2099-01-01T00:00:00Z --for 2d",
+        "device add nas",
+        "rental block nas --reason repair --for 2d",
     ] {
         gateway.must(&line.split(' ').collect::<Vec<_>>());
     }

@@ -281,9 +281,12 @@ const BY_LABELS: &str =
 #[tokio::test]
 async fn open_downtimes_of_hosts_and_those_by_labels_have_limits_of_their_own() {
     let api = api().await;
-    let of_host = json!({ "end": "2099-03-10T22:00:00Z", "comment": "new disk" });
-    let by_labels =
-        json!({ "labels": { "site": "hill" }, "end": "2099-03-10T22:00:00Z", "comment": "new disk" });
+    let of_host =
+        json!({ "start": "2099-03-10T20:00:00Z", "end": "2099-03-10T22:00:00Z", "comment": "new disk" });
+    let by_labels = json!({
+        "labels": { "site": "hill" }, "start": "2099-03-10T20:00:00Z", "end": "2099-03-10T22:00:00Z",
+        "comment": "new disk",
+    });
     for (path, body, full, cancel) in [
         ("/api/v1/hosts/cam-1/downtimes", of_host, OF_HOSTS, "100000"),
         ("/api/v1/downtimes", by_labels, BY_LABELS, "200000"),
@@ -293,6 +296,7 @@ async fn open_downtimes_of_hosts_and_those_by_labels_have_limits_of_their_own() 
         assert_eq!((refused.status, refused.code()), (409, "limit_reached"), "{}", refused.text);
         let sql = "update downtimes set cancelled_at = 5 where id = cast($1 as integer)";
         fixture::run(&api.state.store, sql, &[cancel]).await;
-        assert_eq!(api.operator().post(path, body).await.status, 201);
+        let made = api.operator().post(path, body).await;
+        assert_eq!(made.status, 201, "{}", made.text);
     }
 }

@@ -16,8 +16,8 @@ use fleetgate_engine::id::HostId;
 use super::model::{Model, Name};
 use super::story::{self, END, KEPT};
 
-/// Samples have blocks of half a day.
-const RAW_BLOCK: Second = 12 * HOUR;
+/// Samples are removed by whole days.
+const RAW_BLOCK: Second = DAY;
 /// The tiers of buckets, with their width and the length of their blocks.
 const TIERS: [(Tier, Second, Second); 3] =
     [(Tier::FiveMinutes, BUCKET, 8 * DAY), (Tier::Hours, HOUR, 64 * DAY), (Tier::Days, DAY, 512 * DAY)];

@@ -122,7 +122,7 @@ pub async fn at_noon(store: &Store, day: i64) -> Result<Recorder> {
         fleetgate::clock::wall().as_millis() / 1_000 > now,
         "the clock of this machine is behind the story"
     );
-    store.note_believed(now - DAY).await?;
+    store.note_believed(now).await?;
     Ok(Recorder::open(store.clone(), KEEP).await?)
 }
 
