@@ -15,7 +15,7 @@ impl RentalTimes {
     /// Notes changes of the policy that the packet filter gets, too.
     pub fn note(&self, changes: &[PolicyChange], now: Now) {
         let mut known = self.at(now);
-        known.forget_over(now.wall);
+        known.forget_over(now);
         changes.iter().for_each(|change| note(&mut known, change, now));
     }
 

@@ -77,8 +77,12 @@ struct Known {
 }
 
 impl KnownTimes {
-    /// Notes the progress of the clocks. Returns whether blocks may begin at other times since then.
+    /// Notes the progress of the clocks. Returns whether blocks may begin at other times since then. A reading from before
+    /// the last look is none: it would look as if the clock had been set.
     pub fn look(&mut self, now: Now) -> bool {
+        if self.looked.is_some_and(|looked| now.mono < looked.mono) {
+            return false;
+        }
         let Some(before) = self.looked.replace(now) else {
             self.trust.start(now.mono);
             return false;
@@ -116,10 +120,13 @@ impl KnownTimes {
         self.rentals.remove(&rental);
     }
 
-    /// Forgets the rentals that are over for long.
-    pub fn forget_over(&mut self, now: Wall) {
+    /// Forgets the rentals that are over for long by a clock that is believed.
+    pub fn forget_over(&mut self, now: Now) {
+        if !self.trust.is_believed(now) {
+            return;
+        }
         let until = |known: &Known| known.end.and_then(|end| end.until);
-        self.rentals.retain(|_, known| until(known).is_none_or(|until| now < until + KEPT));
+        self.rentals.retain(|_, known| until(known).is_none_or(|until| now.wall < until + KEPT));
     }
 
     /// Notes the greatest time that the clock has shown in earlier runs.
@@ -282,10 +289,38 @@ mod tests {
         known.look(clocks(0, 0));
         known.put(rental, Some(at(100)), &blocks, clocks(0, 0));
         known.put(open_ended, None, &blocks, clocks(0, 0));
-        known.forget_over(at(100 + 86_399));
+        known.forget_over(clocks(86_499, 100 + 86_399));
         assert_eq!(known.rentals.len(), 2);
-        known.forget_over(at(100 + 86_400));
+        known.forget_over(clocks(86_500, 100 + 86_400));
         assert!(known.rentals.keys().eq([&open_ended]));
+    }
+
+    #[test]
+    fn a_clock_that_is_doubted_forgets_no_rental() {
+        let (rental, until) = (Id::from_i64(1), at(1_000));
+        let mut known = KnownTimes::default();
+        known.look(clocks(0, 0));
+        known.put(rental, Some(until), &[], clocks(0, 0));
+        known.look(clocks(600, 600));
+        known.look(clocks(601, 200_000));
+        known.forget_over(clocks(601, 200_000));
+        known.look(clocks(610, 100));
+        assert!(known.is_over(rental, until, clocks(1_000, 490)));
+    }
+
+    #[test]
+    fn a_reading_from_before_the_last_look_is_no_step_of_the_clock() {
+        let (rental, block) = (Id::from_i64(1), (at(1_100), at(2_000)));
+        let mut known = KnownTimes::default();
+        known.look(clocks(0, 0));
+        known.put(rental, Some(at(9_000)), &[block], clocks(0, 0));
+        known.look(clocks(1_205, 1_205));
+        known.look(clocks(1_200, 1_200));
+        known.look(clocks(1_206, 1_206));
+        let ended = [(block.0, at(1_207))];
+        known.put(rental, Some(at(9_000)), &ended, clocks(1_207, 1_207));
+        assert!(!known.is_blocked(rental, &ended, clocks(1_207, 1_207)), "no clock is doubted");
+        assert_eq!(known.due(), None);
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::api::response::etag::{IfMatch, Tagged};
 use crate::api::response::problem::Problem;
 use crate::store::events::Object;
 use crate::store::rentals::changes::What;
-use crate::store::rentals::{self as stored, devices, handovers, shipments};
+use crate::store::rentals::{self as stored, blocks, devices, handovers, shipments};
 use crate::store::{Store, snapshot, states};
 
 /// The kinds of what keeps a rental from beginning.
@@ -157,8 +157,7 @@ pub async fn delays(app: &AppState, rental: &stored::Rental, now: Wall) -> Resul
     all.extend(obstacle.map(|(obstacle, failure)| by_upkeep(name, obstacle, failure.as_deref())));
     if is_blocked(app, &spec) {
         // One that has begun by the boot-time clock alone has no time that is shown.
-        let begun = spec.blocks.iter().filter(|(from, until)| (*from..*until).contains(&now));
-        let since = begun.map(|(from, _)| *from).min();
+        let since = blocks::since(&mut conn, rental.device, now).await?;
         all.push(delay("blocked", since, format!("{name} is blocked")));
     }
     if let Some(other) = shipments::away(&mut conn, rental.device, rental.id).await? {

@@ -1,4 +1,5 @@
-//! Forced blocks that have begun by the boot-time clock, because the wall clock was set back before.
+//! Forced blocks while the wall clock was set back: those that have begun by the boot-time clock, and those that were made
+//! before.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use super::device_access::{Devices, Running, are_let_in, begun, calls_are, not_g
 use super::rentals::{HOUR, hence, must, path, rented, renting, shop};
 use crate::api::testing::TestApi;
 use crate::clock;
-use crate::store::policy;
+use crate::store::{fixture, policy};
 
 /// Begins so soon by the clock that is shown.
 const SOON: u64 = 60;
@@ -33,6 +34,13 @@ async fn set_back(api: &TestApi) {
     let times = api.state.handle.rental_times();
     times.note(&forgotten.collect::<Vec<_>>(), then);
     times.note(&told, then);
+}
+
+/// Returns the kinds of what delays a rental.
+async fn delays(api: &TestApi, rental: &Value) -> Vec<String> {
+    let shown = api.operator().get(&path(rental)).await;
+    let delayed = must(&shown)["delayed"].as_array().cloned().unwrap_or_default();
+    delayed.iter().filter_map(|delay| delay["kind"].as_str().map(ToOwned::to_owned)).collect()
 }
 
 #[tokio::test]
@@ -59,15 +67,25 @@ async fn a_block_that_has_begun_by_either_clock_is_the_reason_of_a_delay_and_kee
         .await;
     let rental = rented(&api, json!({ "device": "cam-1", "until": hence(HOUR) })).await;
     block_soon(&api).await;
-    let kinds = async || -> Vec<String> {
-        let shown = api.operator().get(&path(&rental)).await;
-        let delayed = must(&shown)["delayed"].as_array().cloned().unwrap_or_default();
-        delayed.iter().filter_map(|delay| delay["kind"].as_str().map(ToOwned::to_owned)).collect()
-    };
-    assert_eq!(kinds().await, ["not_ready"]);
+    assert_eq!(delays(&api, &rental).await, ["not_ready"]);
     set_back(&api).await;
-    assert_eq!(kinds().await, ["not_ready", "blocked"]);
+    assert_eq!(delays(&api, &rental).await, ["not_ready", "blocked"]);
     let forced = json!({ "force": true, "reason": "it is urgent" });
     let refused = api.operator().post(&format!("{}/hand-over", path(&rental)), forced).await;
     assert_eq!((refused.status, refused.code()), (409, "device_blocked"), "{}", refused.text);
+}
+
+#[tokio::test]
+async fn a_block_that_was_made_while_the_clock_was_ahead_holds_at_once() {
+    let api = shop().await;
+    renting(&api, "cam-1", json!({ "rentable": true, "ready": false, "not_ready_reason": "no battery" }))
+        .await;
+    let rental = rented(&api, json!({ "device": "cam-1", "until": hence(HOUR) })).await;
+    let block = json!({ "reason": "lens", "force": true });
+    must(&api.operator().post("/api/v1/devices/cam-1/blocks", block).await);
+    let ahead = "update device_blocks set from_at = from_at + 7200000, created_at = created_at + 7200000";
+    fixture::run(&api.state.store, ahead, &[]).await;
+    assert_eq!(delays(&api, &rental).await, ["not_ready", "blocked"]);
+    api.state.handle.accept_clock().await;
+    assert_eq!(delays(&api, &rental).await, ["not_ready", "blocked"]);
 }

@@ -181,10 +181,13 @@ pub async fn take(
     Ok((Alias { slot, addresses: block.at(slot, pools) }, former))
 }
 
+/// A rental that is over gets none again, however long its device is away: no renter reaches it, and another rental may
+/// have its name.
 const MISSING: &str = concat!(
     "select r.id, b.customer from rentals r join bookings b on b.id = r.booking
          join customers c on c.id = b.customer and c.erased_at is null
-     where (r.alias_slot is null or r.alias_freed_at is not null) and ",
+     where (r.alias_slot is null or r.alias_freed_at is not null)
+       and coalesce(r.ended_at, r.until_at) + r.turnaround_ms + 86400000 > $1 and ",
     freed_at!(),
     " > $1 order by r.id"
 );

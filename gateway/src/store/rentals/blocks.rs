@@ -106,6 +106,18 @@ pub(super) async fn covered(conn: &mut SqliteConnection, block: &Block) -> sqlx:
     Ok(ids.into_iter().map(Id::from_i64).collect())
 }
 
+/// Returns since when a device is blocked, by the clock that is shown.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn since(conn: &mut SqliteConnection, device: HostId, now: Wall) -> sqlx::Result<Option<Wall>> {
+    let sql = "select min(from_at) from device_blocks
+               where device = $1 and ended_at is null and from_at <= $2 and (until_at is null or until_at > $2)";
+    let query = sqlx::query_scalar(sql).bind(device.as_i64()).bind(now.as_millis());
+    let since: Option<i64> = query.fetch_one(conn).await?;
+    Ok(since.map(Wall::from_millis))
+}
+
 /// Whether rentals hear of the end of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Covers {

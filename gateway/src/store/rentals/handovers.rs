@@ -36,7 +36,7 @@ macro_rules! is_gated {
               or exists (select 1 from device_blocks k
                          where k.device = ",
             $device,
-            " and k.ended_at is null and k.from_at <= ",
+            " and k.ended_at is null and iif(k.from_at <= k.created_at, 0, k.from_at) <= ",
             $from,
             " and (k.until_at is null or k.until_at > ",
             $from,
@@ -50,12 +50,16 @@ macro_rules! is_gated {
     };
 }
 
-/// The blocks of the device of a rental `r` within its window, as JSON.
+/// The blocks of the device of a rental `r` within its window, as JSON. One that began when it was made has no begin: the
+/// clock may have been ahead then, and the block must not wait until the clock shows that time again.
 macro_rules! blocks {
     () => {
-        "(select json_group_array(json_array(from_at, until_at))
-          from (select k.from_at, coalesce(k.until_at, 9223372036854775807) as until_at from device_blocks k
-                where k.device = r.device and k.ended_at is null and k.from_at < r.until_at
+        "(select json_group_array(json_array(begins_at, until_at))
+          from (select iif(k.from_at <= k.created_at, 0, k.from_at) as begins_at,
+                       coalesce(k.until_at, 9223372036854775807) as until_at
+                from device_blocks k
+                where k.device = r.device and k.ended_at is null
+                  and iif(k.from_at <= k.created_at, 0, k.from_at) < r.until_at
                   and (k.until_at is null or k.until_at > r.from_at)
                 order by k.id)) as blocks"
     };

@@ -810,6 +810,39 @@ async fn a_block_that_ends_by_the_time_is_announced_to_the_open_rentals_that_it_
 }
 
 #[tokio::test]
+async fn a_block_that_began_when_it_was_made_does_not_wait_for_a_clock_that_was_ahead() {
+    let (store, _dir, booking) = shop().await;
+    let mut tx = store.begin().await.unwrap();
+    let mut rental = rental(10, booking, None, None);
+    rental.life.handover = Handover::Awaited;
+    super::insert(&mut tx, &rental).await.unwrap();
+    let block = |n, from, created_at| blocks::Block {
+        id: id(n),
+        device: id(7),
+        device_name: "cam".into(),
+        from: at(from),
+        until: Some(at(9_000)),
+        reason: "a new battery".into(),
+        author: "test".into(),
+        created_at: at(created_at),
+        ended: None,
+    };
+    let planned = [block(30, 700, 100), block(31, 5_000, 100)];
+    for block in &planned {
+        blocks::insert(&mut tx, block).await.unwrap();
+    }
+    let begins = handovers::of_device(&mut tx, id(7), Delivery::Mounted, at(600)).await.unwrap();
+    assert_eq!(begins, Handover::AtBegin, "no block has begun then");
+    blocks::insert(&mut tx, &block(32, 5_000, 5_000)).await.unwrap();
+    let begins = handovers::of_device(&mut tx, id(7), Delivery::Mounted, at(600)).await.unwrap();
+    assert_eq!(begins, Handover::Awaited);
+    let spec = handovers::these(&mut tx, &[id(10)].into()).await.unwrap().remove(&id(10)).unwrap();
+    assert_eq!(spec.blocks, [(at(700), at(9_000)), (at(0), at(9_000))]);
+    assert_eq!(blocks::since(&mut tx, id(7), at(699)).await.unwrap(), None);
+    assert_eq!(blocks::since(&mut tx, id(7), at(5_000)).await.unwrap(), Some(at(700)));
+}
+
+#[tokio::test]
 async fn of_a_rental_of_an_earlier_version_only_what_comes_is_announced() {
     let (store, _dir, booking) = shop().await;
     let mut tx = store.begin().await.unwrap();

@@ -163,3 +163,19 @@ async fn the_report_waits_for_the_device() {
     assert!(reports::due(&mut tx, at(9_049), 9).await.unwrap().is_empty());
     assert_eq!(reports::due(&mut tx, at(9_050), 9).await.unwrap(), [rental.id]);
 }
+
+#[tokio::test]
+async fn a_rental_that_is_over_gets_no_alias_again_while_its_device_is_away() {
+    let (store, _dir, booking) = shop().await;
+    let mut tx = store.begin().await.unwrap();
+    dispatched(&mut tx, 10, booking).await;
+    // An earlier version took its alias a day after its end.
+    sqlx::query("update rentals set alias_freed_at = 1").execute(&mut *tx).await.unwrap();
+    let pools = Pools { v4: "10.112.0.0/14".parse().unwrap(), v6: "fd72::/64".parse().unwrap() };
+    for (now, has_alias) in [(1_250, false), (1_249, true)] {
+        let now = at(now + 86_400_000);
+        assert_eq!(aliases::take_missing(&mut tx, (8, pools), now).await.unwrap(), 0);
+        let found = find(&mut tx, id(10)).await.unwrap().unwrap();
+        assert_eq!(found.alias.is_some(), has_alias, "{now:?}");
+    }
+}
