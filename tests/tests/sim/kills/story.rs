@@ -1,8 +1,8 @@
 //! What happens to a history over forty days: samples are taken and sealed, days are rolled up, periods merged, and old
 //! blocks removed.
 //!
-//! The clock is that of the recorder. It believes no more than a day beyond the time that was noted last, however far
-//! ahead the clock of the machine is, so that a note sets it.
+//! The clock is that of the recorder. A clock that is more than a day ahead of the time that was noted last does not move
+//! it for a day, so that a note sets it.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -119,10 +119,10 @@ pub const fn noon(day: i64) -> Second {
 pub async fn at_noon(store: &Store, day: i64) -> Result<Recorder> {
     let now = noon(day);
     ensure!(
-        fleetgate::clock::wall().as_millis() / 1_000 > now,
+        fleetgate::clock::wall().as_millis() / 1_000 > now + 2 * DAY,
         "the clock of this machine is behind the story"
     );
-    store.note_believed(now - DAY).await?;
+    store.note_believed(now).await?;
     Ok(Recorder::open(store.clone(), KEEP).await?)
 }
 
