@@ -33,6 +33,8 @@ use Batch::{Backlog, Days, Late};
 pub const START: Second = 19_960 * DAY;
 /// No sample is later.
 pub const END: Second = START + 16 * DAY;
+/// The day on which all samples can be rolled up, long before anything is removed.
+pub const OVER: i64 = 16;
 /// Each tier is kept for a month. What is removed depends on the length of its blocks.
 pub const KEPT: Second = 30 * DAY;
 const KEEP: Keep = {
