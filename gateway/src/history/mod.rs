@@ -85,6 +85,16 @@ fn begin_of_day(at: Second) -> Second {
     at.div_euclid(DAY).saturating_mul(DAY)
 }
 
+/// How long a day whose samples are not taken any more stays. A late sample of its last minutes is sealed within an hour,
+/// and rolled up by the upkeep an hour later.
+const ROLLED_UP_WITHIN: Second = 3 * HOUR;
+
+/// Returns the begin of the first day whose samples are not removed at this time. A day is rolled up as a whole, and
+/// removed as a whole.
+fn first_kept(keep: &Keep, now: Second) -> Second {
+    begin_of_day(now.saturating_sub(seconds(keep.raw)).saturating_sub(ROLLED_UP_WITHIN))
+}
+
 /// Returns the whole seconds of a time, as samples have them.
 fn second(at: Wall) -> Second {
     at.as_millis().div_euclid(1_000)
@@ -233,8 +243,7 @@ impl Recorder {
         }
     }
 
-    /// Returns the second before which samples are not kept as they were measured: the begin of a day, because a day
-    /// is rolled up as a whole.
+    /// Returns the second before which samples are not taken: the begin of a day, because a day is rolled up as a whole.
     fn raw_cut(&self) -> Second {
         begin_of_day(self.believed().saturating_sub(seconds(self.0.keep.raw)))
     }
@@ -242,7 +251,8 @@ impl Recorder {
     /// Returns the first day whose samples are all still there. Samples that were removed while they were kept for a
     /// shorter time, or by a clock that was ahead, are not there either.
     fn first_whole_day(&self) -> i64 {
-        self.raw_cut().div_euclid(DAY).max((self.gone().raw + 23).div_euclid(24))
+        let kept = first_kept(&self.0.keep, self.believed()).div_euclid(DAY);
+        kept.max((self.gone().raw + 23).div_euclid(24))
     }
 
     /// Ends here if a test wants it to.

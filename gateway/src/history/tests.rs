@@ -475,10 +475,33 @@ async fn a_late_sample_is_taken_while_it_is_younger_than_samples_are_kept() {
 }
 
 #[tokio::test]
+async fn a_late_sample_of_the_last_minute_is_rolled_up_before_its_day_is_removed() {
+    let (store, _dir) = fixture::store().await;
+    let midnight = days_ago(400);
+    let opened_at = async |at: Second| {
+        store.note_believed(at).await.unwrap();
+        Recorder::open(store.clone(), Keep::USUAL).await.unwrap()
+    };
+    let late = midnight - 31 * DAY + 60;
+    commit(&opened_at(midnight - 60).await, &[sample(late, &[("rtt", 1.0)])]).await.unwrap();
+    let start = late.div_euclid(HOUR) * HOUR;
+    let plan = Plan { tier: Tier::Hours, step: HOUR, start, end: start + HOUR };
+    for (hours, left) in [(2, vec![(late, 1.0)]), (4, Vec::new())] {
+        let recorder = opened_at(midnight + hours * HOUR).await;
+        recorder.seal_now().await.unwrap();
+        recorder.upkeep(&Health::default()).await.unwrap();
+        assert_eq!(points(&recorder, "rtt").await, left, "{hours} hours after it is taken");
+        let series = named(&recorder, "rtt").await.unwrap();
+        let found = recorder.query(std::slice::from_ref(&series), &plan).await.unwrap().remove(0);
+        assert_eq!(found.max, [Some(1.0)], "{hours} hours after it is taken");
+    }
+}
+
+#[tokio::test]
 async fn samples_of_a_day_that_is_not_whole_any_more_are_not_taken() {
     let (store, _dir) = fixture::store().await;
     let recorder = Recorder::open(store, Keep::USUAL).await.unwrap();
-    let taken = recorder.first_whole_day() * DAY;
+    let taken = recorder.raw_cut();
     commit(&recorder, &[sample(taken - 1, &[("rtt", 1.0)]), sample(taken, &[("rtt", 2.0)])]).await.unwrap();
     assert_eq!(points(&recorder, "rtt").await, [(taken, 2.0)]);
 }

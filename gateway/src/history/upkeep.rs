@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::fault::At;
 use super::sealer::breathe;
-use super::{Keep, Recorder, begin_of_day, seconds};
+use super::{Keep, Recorder, first_kept, seconds};
 use crate::clock;
 use crate::health::{Health, Space};
 use crate::store::Result;
@@ -104,8 +104,8 @@ fn period_to_merge(oldest_hour: Option<u32>, uncompacted: Option<i64>, now: Seco
 fn expiries(keep: &Keep, now: Second) -> Vec<(Table, u32)> {
     let cut = |age: Duration| now.saturating_sub(seconds(age));
     let hour = |cut: Second| u32::try_from(cut.div_euclid(HOUR)).ok();
-    // Samples are taken as long as their day is whole. One of an earlier day stands in the way of later days.
-    let whole = begin_of_day(cut(keep.raw));
+    // A sample of an earlier day, which is never rolled up again, stands in the way of later days.
+    let whole = first_kept(keep, now);
     let tiers = [
         (Table::RawHours, Some(whole)),
         (Table::Raw, Some(whole)),
@@ -287,13 +287,18 @@ mod tests {
         let keep = Keep { raw: days(30), five_minutes: days(90), hours: days(400), days: None };
         let now = 1_000 * DAY;
         let usual = [
-            (Table::RawHours, 970 * 24),
-            (Table::Raw, 970 * 24),
+            (Table::RawHours, 969 * 24),
+            (Table::Raw, 969 * 24),
             (Table::FiveMinutes, 910 * 24),
             (Table::Hours, 600 * 24),
         ];
         assert_eq!(expiries(&keep, now), usual);
-        assert_eq!(expiries(&keep, now + 23 * HOUR)[..2], usual[..2], "a day of samples goes as a whole");
+        assert_eq!(expiries(&keep, now + 3 * HOUR - 1)[..2], usual[..2], "late samples are rolled up first");
+        let next = [(Table::RawHours, 970 * 24), (Table::Raw, 970 * 24)];
+        for hours in [3, 26] {
+            let then = &expiries(&keep, now + hours * HOUR)[..2];
+            assert_eq!(then, next, "a day of samples goes as a whole, after {hours} hours");
+        }
         let some = Keep { days: Some(days(999)), ..keep };
         assert_eq!(expiries(&some, now)[4], (Table::Daily, 24));
         assert!(expiries(&keep, 20 * DAY).is_empty(), "a clock near 1970 removes nothing");

@@ -191,6 +191,7 @@ const FILLED: &[Rows] = &[
                '{"from":0,"to":1,"peaks":9,"period_s":86400,"slope_per_day":1.5,"spread":0.25}');
            insert into forecast_days (host, service, day, at, full_at) values (1, 'disk', 0, 2000, 9000);"#,
     ),
+    (75, ""),
 ];
 
 const INIT: &str = r#"

@@ -390,6 +390,7 @@ const MAIN: &[Step] = &[
     step(72, "series_and_redo", include_str!("../../../migrations/sqlite/0072_series_and_redo.sql")),
     step(73, "rental_maintenance", include_str!("../../../migrations/sqlite/0073_rental_maintenance.sql")),
     step(74, "forecasts", include_str!("../../../migrations/sqlite/0074_forecasts.sql")),
+    step(75, "events_of_a_time", include_str!("../../../migrations/sqlite/0075_events_of_a_time.sql")),
 ];
 /// The first schema had a row for each sample. Its file is not migrated but converted; see `history/convert/mod.rs`.
 const HISTORY: [Step; 1] = [step(2, "blocks", include_str!("../../../migrations/history/0002_blocks.sql"))];

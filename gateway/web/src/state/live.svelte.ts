@@ -33,6 +33,8 @@ class Live {
   overview = $state.raw<Overview | undefined>();
   problems = $state.raw<Problem[]>([]);
   problemsLoaded = $state(false);
+  /** There are more than are listed. */
+  moreProblems = $state(false);
   /** Increases whenever `fleet` changes; an effect that reads it runs again. */
   version = $state(0);
   /** All pages of hosts have arrived once. */
@@ -177,6 +179,7 @@ class Live {
     try {
       const page = await ask(api.GET('/api/v1/problems', { params: { query: { limit: PROBLEMS_MOST } } }));
       this.problems = page.items;
+      this.moreProblems = typeof page.next === 'string';
       this.problemsLoaded = true;
     } catch {
       // The stream reports when the gateway is away, and the next change loads them again.

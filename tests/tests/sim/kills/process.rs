@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -20,6 +20,9 @@ pub const DATA: &str = "FLEETGATE_KILLS_DATA";
 pub const LIVED: &str = "lived";
 /// The test that is the process.
 const LIFE: &str = "kills::the_process_that_is_killed";
+/// The library and its source, in the folder in which the processes run.
+const LIBRARY: &str = "./killer.so";
+const SOURCE: &str = "killer.c";
 /// Kills of one task, unless there are more kinds of calls. `FLEETGATE_KILLS=all` takes all.
 const KILLS: usize = 24;
 /// Processes at a time. They mostly wait for the disk and for the pauses between two steps.
@@ -48,26 +51,25 @@ pub struct Ended {
 /// Starts processes with the library.
 pub struct Killer {
     dir: TempDir,
-    library: PathBuf,
 }
 
 impl Killer {
     /// Compiles the library.
     pub fn new() -> Killer {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let (source, library) = (dir.path().join("killer.c"), dir.path().join("killer.so"));
-        fs::write(&source, include_str!("killer.c")).expect("a file");
+        fs::write(dir.path().join(SOURCE), include_str!("killer.c")).expect("a file");
         let mut compile = Command::new("cc");
-        compile.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).arg("-ldl");
+        compile.args(["-shared", "-fPIC", "-o", LIBRARY, SOURCE, "-ldl"]).current_dir(dir.path());
         let compiled = compile.output().expect("cc of the Debian package gcc");
         assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
-        Killer { dir, library }
+        Killer { dir }
     }
 
     fn command(&self, task: &str, data: &Path) -> Command {
         let mut command = Command::new(std::env::current_exe().expect("own path"));
         command.args(["--exact", LIFE, "--ignored", "--nocapture"]).stdin(Stdio::null());
-        command.env("LD_PRELOAD", &self.library).env(TASK, task).env(DATA, data);
+        // The list of libraries is separated by spaces and colons, which the path of the folder may have.
+        command.current_dir(self.dir.path()).env("LD_PRELOAD", LIBRARY).env(TASK, task).env(DATA, data);
         command
     }
 

@@ -16,7 +16,7 @@ use fleetgate_engine::id::HostId;
 use super::model::{Model, Name};
 use super::story::{self, END, KEPT};
 
-/// Samples are removed by whole days.
+/// Samples have blocks of half a day, and are removed by the day.
 const RAW_BLOCK: Second = DAY;
 /// The tiers of buckets, with their width and the length of their blocks.
 const TIERS: [(Tier, Second, Second); 3] =
@@ -117,7 +117,7 @@ impl Reader {
         Ok(all.into_iter().find(|series| series.label == name.label))
     }
 
-    /// Returns the first second that is kept. A block goes when all of it is old.
+    /// Returns the first second that is kept. What is removed at once, such as a block, goes when all of it is old.
     fn kept_from(&self, block: Second) -> Second {
         (self.now - KEPT).div_euclid(block) * block
     }

@@ -1,8 +1,8 @@
 //! What happens to a history over forty days: samples are taken and sealed, days are rolled up, periods merged, and old
 //! blocks removed.
 //!
-//! The clock is that of the recorder. It believes no more than a day beyond the time that was noted last, however far
-//! ahead the clock of the machine is, so that a note sets it.
+//! The clock is that of the recorder. A clock that is more than a day ahead of the time that was noted last does not move
+//! it for a day, so that a note sets it.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -33,6 +33,8 @@ use Batch::{Backlog, Days, Late};
 pub const START: Second = 19_960 * DAY;
 /// No sample is later.
 pub const END: Second = START + 16 * DAY;
+/// The day on which all samples can be rolled up, long before anything is removed.
+pub const OVER: i64 = 16;
 /// Each tier is kept for a month. What is removed depends on the length of its blocks.
 pub const KEPT: Second = 30 * DAY;
 const KEEP: Keep = {
@@ -119,7 +121,7 @@ pub const fn noon(day: i64) -> Second {
 pub async fn at_noon(store: &Store, day: i64) -> Result<Recorder> {
     let now = noon(day);
     ensure!(
-        fleetgate::clock::wall().as_millis() / 1_000 > now,
+        fleetgate::clock::wall().as_millis() / 1_000 > now + 2 * DAY,
         "the clock of this machine is behind the story"
     );
     store.note_believed(now).await?;
