@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail};
+use fleetgate::engine::handle::NotTaken;
 use fleetgate::store::history::Sealable;
 use fleetgate_engine::history::DAY;
 use fleetgate_engine::id::HostId;
@@ -35,6 +36,8 @@ pub(super) struct Ledger {
     results: Vec<AtomicU64>,
     devices: AtomicU64,
     notes: AtomicU64,
+    /// Results that were not on disk in time.
+    pub delayed: AtomicU64,
     pub stop: AtomicBool,
 }
 
@@ -60,8 +63,8 @@ impl Ledger {
             hosts.push(id.parse()?);
         }
         let results = (0..proof.hosts * proof.services).map(|_| AtomicU64::new(0)).collect();
-        let (devices, notes, stop) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
-        Ok(Ledger { proof, hosts, results, devices, notes, stop })
+        let [devices, notes, delayed] = [0; 3].map(AtomicU64::new);
+        Ok(Ledger { proof, hosts, results, devices, notes, delayed, stop: AtomicBool::new(false) })
     }
 
     pub fn load(self: &Arc<Self>, program: &Arc<Program>, load: &mut JoinSet<anyhow::Result<()>>) {
@@ -124,8 +127,12 @@ async fn send(ledger: Arc<Ledger>, program: Arc<Program>, index: usize) -> anyho
                 ticket,
             })
             .await;
-        ensure!(outcome == Ok(Outcome::Done), "a result came to nothing: {outcome:?}");
-        ledger.results[index].store(round, Ordering::SeqCst);
+        match outcome {
+            Ok(Outcome::Done) => ledger.results[index].store(round, Ordering::SeqCst),
+            // A disk that is held up: the sender is asked to repeat, and nothing is promised.
+            Err(NotTaken::NotYet) => drop(ledger.delayed.fetch_add(1, Ordering::SeqCst)),
+            other => bail!("a result came to nothing: {other:?}"),
+        }
     }
     Ok(())
 }

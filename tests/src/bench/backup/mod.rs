@@ -129,6 +129,8 @@ struct Made {
     longest: Duration,
     /// Results a second.
     rate: f64,
+    /// Results that were not on disk in time.
+    delayed: u64,
     /// The largest sizes of the write-ahead logs.
     logs: [u64; 2],
 }
@@ -137,6 +139,7 @@ impl Made {
     fn report(&self) {
         let size = self.backups.last().map_or(0, |(backup, _)| backup.bytes);
         report("results a second meanwhile", &format!("{:.0}", self.rate), "-");
+        report("results that were not on disk in time", &self.delayed.to_string(), "-");
         report("size of the last backup", &mb(size), "-");
         report("longest time of one", &format!("{:.1} s", self.longest.as_secs_f64()), "-");
         report("largest log of fleetgate.db", &mb(self.logs[0]), "-");
@@ -169,12 +172,12 @@ async fn made_under_load(program: &Arc<Program>, ledger: &Arc<Ledger>, out: &Pat
         backups.push((backup, acknowledged));
     }
     let rate = (ledger.taken() - start.0) as f64 / start.1.elapsed().as_secs_f64();
-    let logs = logs.largest();
+    let (logs, delayed) = (logs.largest(), ledger.delayed.load(Ordering::SeqCst));
     ledger.stop.store(true, Ordering::Relaxed);
     while let Some(ended) = load.join_next().await {
         ended??;
     }
-    Ok(Made { backups, longest, rate, logs })
+    Ok(Made { backups, longest, rate, delayed, logs })
 }
 
 fn mb(bytes: u64) -> String {
