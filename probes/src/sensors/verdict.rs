@@ -17,7 +17,7 @@
 //! | values | the values in the file, and its `age` in s |
 //! | capture | `age` in s, `missed` |
 //!
-//! A value that could not be read is UNKNOWN, with the device's error. The module has no limits of
+//! Percentages have three decimals. A value that could not be read is UNKNOWN, with the device's error. The module has no limits of
 //! its own: a reading is OK unless a threshold is exceeded. Pictures are the exception, because
 //! they have a schedule.
 
