@@ -95,12 +95,18 @@ async function saved(page, button) {
   return { name: download.suggestedFilename(), data: readFileSync(await download.path()) };
 }
 
-/** Asserts that values are there from the begin of the window to its end, but for a day and a half. */
+/**
+ * Asserts that values are there from the begin of the window to its end, but for a day and a half. The first bucket holds the
+ * begin of the window, so it begins up to its own width earlier.
+ */
 async function reachesBack(page, days) {
   const { data } = await saved(page, area(page).getByRole('button', { name: /^CSV/ }));
-  const known = data.toString().trimEnd().split('\n').slice(1).map((line) => line.split(',')).filter((fields) => fields[3] !== '');
+  const lines = data.toString().trimEnd().split('\n').slice(1).map((line) => line.split(','));
+  const width = (Number(lines[1][1]) - Number(lines[0][1])) / DAY;
+  const known = lines.filter((fields) => fields[3] !== '');
   const [first, last] = [known.at(0), known.at(-1)].map((fields) => (Date.now() / 1000 - Number(fields[1])) / DAY);
-  must(first > days - 1.5 && first <= days + 1.5 && last < 1.5, `values are of ${first.toFixed(1)} to ${last.toFixed(1)} days ago`);
+  must(first > days - 1.5 && first < days + width + 0.1, `values of ${days} days, ${width} days a bucket, begin ${first.toFixed(2)} days ago`);
+  must(last < width + 1.5, `the last values are of ${last.toFixed(2)} days ago`);
 }
 
 /** Each kind of mark has its lane above the graphs, in words too. */

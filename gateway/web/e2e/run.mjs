@@ -184,26 +184,18 @@ async function keepsWhatIsShownOnce(page, name) {
   return text;
 }
 
-/** Clicks until the dialog shows. What loads above the button can push it away between press and release. */
-async function opens(button, shown) {
-  for (let left = 2; ; left--) {
-    await button.click();
-    const missed = await shown.waitFor({ timeout: 3000 }).then(() => undefined, (error) => error);
-    if (!missed) return;
-    if (left === 0) throw missed;
-  }
-}
-
 /** New keys are made only after a question, and shown once like the first ones. */
 async function reissues(page, name, before) {
   await page.goto(`${BASE}/hosts/${name}`);
   const begin = page.getByRole('button', { name: 'Reissue configuration' });
   const question = page.getByText('stops working at once');
-  await opens(begin, question);
+  await begin.click();
+  await question.waitFor();
   await shot(page, 'reissue-light');
   await page.getByRole('button', { name: 'Cancel' }).click();
   await page.getByRole('dialog').waitFor({ state: 'hidden' });
-  await opens(begin, question);
+  await begin.click();
+  await question.waitFor();
   await page.getByRole('button', { name: 'Replace keys' }).click();
   await page.getByText('it cannot be shown again').first().waitFor();
   const after = await conf(page).textContent();
@@ -803,6 +795,34 @@ async function showsAViewerOnlyWhatHeMay() {
   await page.close();
 }
 
+/** A page may move so much of itself while it loads: more would take a button away from the pointer. The sum is Chromium's. */
+const MOST_SHIFT = 0.03;
+/** Nothing more is loaded after this time. */
+const LOADED_MS = 2500;
+
+/** The layout shifts of a page while it loads, the largest first, in words. */
+async function keepsItsPlace(context, paths) {
+  const moved = [];
+  for (const path of paths) {
+    const page = listen(await context.newPage());
+    await page.addInitScript(() => {
+      window.shifts = [];
+      const called = (node) => (node?.nodeType === 1 ? node : node?.parentElement)?.outerHTML.replaceAll(/\s+/g, ' ').slice(0, 90);
+      new PerformanceObserver((list) => {
+        for (const { value, sources } of list.getEntries()) window.shifts.push({ value, what: called(sources[0]?.node) });
+      }).observe({ type: 'layout-shift', buffered: true });
+    });
+    await page.goto(BASE + path);
+    await page.locator('h1').first().waitFor();
+    await page.waitForTimeout(LOADED_MS);
+    const shifts = (await page.evaluate(() => window.shifts)).sort((a, b) => b.value - a.value);
+    const sum = shifts.reduce((sum, { value }) => sum + value, 0);
+    if (sum > MOST_SHIFT) moved.push(`${path} by ${sum.toFixed(3)}: ${shifts.slice(0, 3).map(({ value, what }) => `${value.toFixed(3)} ${what}`).join('; ')}`);
+    await page.close();
+  }
+  must(moved.length === 0, moved.join('\n'));
+}
+
 const statusHas = (page, name) => Number((execSync(`${STATUS_COMMAND} || true`).toString().match(new RegExp(`${name}=(\\d+)`)) ?? [])[1]);
 const counted = async (page, name) => Number(await page.evaluate((name) => document.querySelector(`[data-count="${name}"] .count`)?.textContent ?? '0', name));
 
@@ -932,6 +952,8 @@ try {
   await promise('incidents are listed; one shows the output of its members and who was notified', () => listsIncidents(page));
   if (LINK_COMMAND) await promise('a pasted login link signs in', () => signsInByAPastedLink());
   if (VIEWER_COMMAND) await promise('a viewer sees no button that is refused', () => showsAViewerOnlyWhatHeMay());
+  await promise('no page moves away from the pointer while it loads', async () =>
+    keepsItsPlace(await context(), ['/', `/hosts/${OFF_HOST}`, '/hosts/cam-05', '/hosts/rental-03', '/incidents', '/downtimes', '/compare', '/access', '/rentals', '/rentals?view=list', '/enrolments']));
   await promise('a host opens with its services, its tunnel and its events', () => openHost(page));
   await shot(page, 'host-light');
   await promise('axe finds nothing serious on a host', () => axe(page));
