@@ -143,6 +143,40 @@ fn bind_host(s: &HostState, a: &mut Arguments) {
         .add(s.hard_since.as_millis());
 }
 
+static REPEAT_HOSTS: LazyLock<Batched> = LazyLock::new(|| {
+    Batched::new(WIDE, 9, |values| {
+        format!(
+            "with v (host, status, since, last_check, next_check, output, metrics, last_alive, asked_at) as
+                 (values {values})
+             update host_states set last_check = v.last_check, next_check = v.next_check, output = v.output,
+                    metrics = v.metrics, last_alive = v.last_alive, asked_at = v.asked_at
+             from v where host_states.host = v.host and host_states.status = v.status
+                      and host_states.since = v.since"
+        )
+    })
+});
+
+/// Writes only what changes with a result of a host that repeats the one before. The caller knows that the other
+/// columns are the same. Returns the number of rows that were written: one that has another state is left as it is.
+///
+/// # Errors
+/// Fails when the database refuses the write.
+pub async fn repeat_hosts(conn: &mut SqliteConnection, states: &[&HostState]) -> sqlx::Result<u64> {
+    REPEAT_HOSTS
+        .changed(conn, states, |s, a| {
+            a.add(s.host.as_i64())
+                .add(host_status_name(s.status))
+                .add(s.since.as_millis())
+                .add(millis(s.last_check))
+                .add(millis(s.next_check))
+                .add(s.output.as_str())
+                .add(metrics_json(&s.detail.metrics))
+                .add(millis(s.last_alive))
+                .add(millis(s.asked_at));
+        })
+        .await
+}
+
 /// A host's row. `None` for a host without a result.
 pub struct HostRow(pub HostState);
 
@@ -238,6 +272,42 @@ pub async fn write_services(
     states: &[(HostId, &ServiceState)],
 ) -> sqlx::Result<()> {
     UPDATE_SERVICES.run(conn, states, |(host, s), a| bind_service(*host, s, a)).await
+}
+
+static REPEAT_SERVICES: LazyLock<Batched> = LazyLock::new(|| {
+    Batched::new(WIDE, 9, |values| {
+        format!(
+            "with v (host, service, status, since, last_check, next_check, output, metrics, taken) as
+                 (values {values})
+             update service_states set last_check = v.last_check, next_check = v.next_check,
+                    output = v.output, metrics = v.metrics, taken = v.taken
+             from v where service_states.host = v.host and service_states.service = v.service
+                      and service_states.status is v.status and service_states.since = v.since"
+        )
+    })
+});
+
+/// Writes only what a result of a service changes that repeats the one before, like [`repeat_hosts`].
+///
+/// # Errors
+/// Fails when the database refuses the write.
+pub async fn repeat_services(
+    conn: &mut SqliteConnection,
+    states: &[(HostId, &ServiceState)],
+) -> sqlx::Result<u64> {
+    REPEAT_SERVICES
+        .changed(conn, states, |(host, s), a| {
+            a.add(host.as_i64())
+                .add(s.name.as_str())
+                .add(s.status.map(Status::name))
+                .add(s.since.as_millis())
+                .add(millis(s.last_check))
+                .add(millis(s.next_check))
+                .add(s.result.text.as_str())
+                .add(metrics_json(&s.result.metrics))
+                .add(taken_json(&s.taken));
+        })
+        .await
 }
 
 fn bind_service(host: HostId, s: &ServiceState, a: &mut Arguments) {

@@ -7,6 +7,7 @@ use fleetgate_engine::messages::{Event, EventKind, NotificationState, Sample};
 use fleetgate_engine::time::Wall;
 
 use super::intervals;
+use super::moved::Rows;
 use super::pending::{Batch, Entry};
 use super::share::{Share, Shares};
 use crate::clock;
@@ -31,15 +32,20 @@ pub(super) struct Done {
     pub not_listed: u64,
 }
 
-/// Commits a batch. `turn` is that of its samples, which are dropped without one.
+/// Commits a batch. `rows` are its states, and `turn` is that of its samples, which are dropped without one.
 ///
 /// # Errors
 /// Fails when the database refuses; then nothing was written. After an I/O error the connection is
 /// closed, so that the next attempt begins with a new one.
-pub(super) async fn commit(store: &Store, batch: &Batch, turn: Option<Turn>) -> crate::store::Result<Done> {
+pub(super) async fn commit(
+    store: &Store,
+    batch: &Batch,
+    rows: &Rows<'_>,
+    turn: Option<Turn>,
+) -> crate::store::Result<Done> {
     let started = clock::now().mono;
     let mut conn = store.write.acquire().await?;
-    let outcome = write(&mut conn, batch, turn).await;
+    let outcome = write(&mut conn, batch, rows, turn).await;
     if outcome.as_ref().is_err_and(|e| store::trouble(e) == Some(Trouble::Disk)) {
         // An error of closing would add nothing to the one that led here.
         let _ = conn.close().await;
@@ -52,18 +58,14 @@ pub(super) async fn commit(store: &Store, batch: &Batch, turn: Option<Turn>) -> 
 async fn write(
     conn: &mut SqliteConnection,
     batch: &Batch,
+    rows: &Rows<'_>,
     mut turn: Option<Turn>,
 ) -> crate::store::Result<Done> {
     let mut tx = conn.begin_with("begin immediate").await?;
-    let hosts: Vec<_> = batch.hosts.values().collect();
-    states::write_hosts(&mut tx, &hosts).await?;
-    let services: Vec<_> =
-        batch.services.iter().flat_map(|(host, list)| list.iter().map(|s| (*host, s.as_ref()))).collect();
-    states::write_services(&mut tx, &services).await?;
-    let notification_states = hosts
-        .iter()
-        .map(|state| &state.notification)
-        .chain(services.iter().map(|(_, state)| &state.notification));
+    write_states(&mut tx, rows).await?;
+    // A downtime that has begun is a change of the state.
+    let hosts = rows.hosts.changed.iter().map(|state| &state.notification);
+    let notification_states = hosts.chain(rows.services.changed.iter().map(|(_, state)| &state.notification));
     for (id, at) in first_begins(notification_states) {
         downtimes::begun(&mut tx, id, at).await?;
     }
@@ -95,6 +97,20 @@ async fn write(
         turn.committed()?;
     }
     Ok(done)
+}
+
+/// Writes whole rows where rows were made anew meanwhile, because a host or service was removed and added again.
+async fn write_states(conn: &mut SqliteConnection, rows: &Rows<'_>) -> sqlx::Result<()> {
+    let Rows { hosts, services } = rows;
+    states::write_hosts(conn, &hosts.changed).await?;
+    if states::repeat_hosts(conn, &hosts.repeated).await? < hosts.repeated.len() as u64 {
+        states::write_hosts(conn, &hosts.repeated).await?;
+    }
+    states::write_services(conn, &services.changed).await?;
+    if states::repeat_services(conn, &services.repeated).await? < services.repeated.len() as u64 {
+        states::write_services(conn, &services.repeated).await?;
+    }
+    Ok(())
 }
 
 /// Writes the samples as redo, so that a result that was acknowledged has its samples after a kill.
@@ -220,9 +236,73 @@ async fn write_shares(
 
 #[cfg(test)]
 mod tests {
-    use fleetgate_engine::messages::{BegunDowntime, DowntimeOccurrence};
+    use std::sync::Arc;
 
+    use fleetgate_engine::messages::{
+        BegunDowntime, DowntimeOccurrence, HostState, HostStatus, ServiceState,
+    };
+    use fleetgate_probes::sample::{Metric, Status};
+
+    use super::super::moved::Written;
     use super::*;
+    use crate::store::fixture::{self, TIMING};
+
+    /// Changes of states, of which some only repeat a result.
+    fn change(round: i64, host: &mut HostState, service: &mut ServiceState) {
+        let at = Wall::from_millis(round * 1_000);
+        (host.last_check, service.last_check) = (Some(at), Some(at));
+        match round % 11 {
+            0 => (host.since, host.status) = (at, HostStatus::Down),
+            1 => (host.output, host.last_alive) = (round.to_string(), Some(at)),
+            2 => host.detail.metrics = vec![Metric::plain("rta", round as f64, "ms")],
+            3 => host.notification.recent.push(2),
+            4 => host.detail.long_text = round.to_string(),
+            5 => (service.since, service.status) = (at, Some(Status::Warning)),
+            6 => service.result.metrics = vec![Metric::plain("used", round as f64, "%")],
+            7 => service.notification.awaits_result ^= true,
+            8 => service.result.warnings = vec![round.to_string()],
+            9 => service.next_check = Some(at),
+            _ => service.result.text = round.to_string(),
+        }
+    }
+
+    #[tokio::test]
+    async fn rows_are_the_last_states_whatever_changes_between_results() {
+        let (store, _dir) = fixture::store().await;
+        let id = fixture::device(&store, 7, "cam-07").await;
+        store.all_hosts(&TIMING).await.unwrap();
+        let (mut host, mut service) = (fixture::up(id), fixture::service("ping", Status::Ok));
+        let (mut written, mut repeated) = (Written::default(), 0);
+        for round in 1..80 {
+            if round % 3 == 0 {
+                change(round, &mut host, &mut service);
+            }
+            change(round / 2, &mut host, &mut service);
+            if round % 13 == 0 {
+                // The rows of a service that was removed and added again.
+                let hosts = "update host_states set since = 1, attempt = 9, kind = 'soft', output = ''";
+                let services = "update service_states set since = 1, attempt = 9, kind = 'soft', output = ''";
+                fixture::run(&store, hosts, &[]).await;
+                fixture::run(&store, services, &[]).await;
+            }
+            let batch = Batch {
+                hosts: [(id, host.clone())].into(),
+                services: [(id, vec![Arc::new(service.clone())])].into(),
+                ..Batch::default()
+            };
+            let rows = written.rows(&batch);
+            repeated += rows.hosts.repeated.len() + rows.services.repeated.len();
+            commit(&store, &batch, &rows, None).await.unwrap();
+            written.changes(&batch);
+            let restored = store.all_hosts(&TIMING).await.unwrap().remove(0);
+            assert_eq!(
+                (restored.state, restored.services),
+                (Some(host.clone()), vec![service.clone()]),
+                "{round}"
+            );
+        }
+        assert!((40..140).contains(&repeated), "{repeated} states of 158 are repeats");
+    }
 
     #[test]
     fn a_flexible_downtime_of_several_hosts_begins_with_the_first() {

@@ -134,7 +134,8 @@ impl Writer {
 pub(crate) async fn commit_now(store: &Store, records: Vec<Record>) -> crate::store::Result<()> {
     let mut pending = Pending::default();
     pending.add(records, clock::now().mono);
-    commit::commit(store, &pending.take_all(), None).await.map(drop)
+    let batch = pending.take_all();
+    commit::commit(store, &batch, &Written::default().rows(&batch), None).await.map(drop)
 }
 
 impl Shared {
@@ -212,9 +213,10 @@ impl Task {
             .with_max_delay(LONGEST_PAUSE)
             .without_max_times()
             .build();
+        let rows = self.shared.written().rows(batch);
         loop {
             let turn = self.turn(batch).await;
-            let error = match commit::commit(&self.store, batch, turn).await {
+            let error = match commit::commit(&self.store, batch, &rows, turn).await {
                 Ok(done) => {
                     if self.live.health().wrote(Part::States, true) {
                         tracing::info!("the database takes writes again; nothing was lost");

@@ -18,7 +18,7 @@ const STEP: u32 = 2;
 const PERCENT: f64 = 19.0;
 
 /// Recent results.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ring {
     /// The newest code is in the lowest bits.
     codes: u64,

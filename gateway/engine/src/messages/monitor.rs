@@ -295,7 +295,7 @@ pub enum Record {
     Reply(Ticket, Outcome),
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HostStatus {
     #[default]
     Pending,
@@ -314,7 +314,7 @@ impl HostStatus {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum StateType {
     Soft,
     #[default]
@@ -322,7 +322,7 @@ pub enum StateType {
 }
 
 /// The result at the host's public address in its last check.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum DirectReply {
     /// There is none, or the tunnel had proved the host up before.
     #[default]

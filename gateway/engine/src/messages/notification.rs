@@ -228,7 +228,7 @@ impl SuppressReason {
 }
 
 /// The last suppressed notification, so that it is recorded only once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Suppressed {
     pub kind: MessageKind,
     /// The plugin code of the state that it would have notified.
@@ -237,7 +237,7 @@ pub struct Suppressed {
 }
 
 /// The stored notification state of a checkable.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Hash)]
 pub struct NotificationState {
     pub recent: Ring,
     pub flapping: bool,
@@ -352,14 +352,14 @@ pub enum When {
 }
 
 /// One effect of a downtime: a repeated one has many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DowntimeOccurrence {
     pub downtime: Id,
     pub from: Wall,
 }
 
 /// A flexible downtime that has begun. Begin and end stay, whatever is planned afterwards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BegunDowntime {
     pub of: DowntimeOccurrence,
     pub until: Wall,
@@ -407,7 +407,7 @@ pub const MAX_TAKEN: usize = 64;
 pub const MAX_AT_ONCE: usize = MAX_TAKEN / 2;
 
 /// The newest accepted results, the newest last; at most [`MAX_TAKEN`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Taken(Vec<Identity>);
 
 /// How a result compares with those accepted before.

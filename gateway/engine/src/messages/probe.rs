@@ -204,7 +204,7 @@ pub struct EchoReply {
 }
 
 /// The result of echoes of two sizes on a path on which a probe got no reply.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum PathCheck {
     #[default]
     NotAsked,
