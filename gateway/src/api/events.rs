@@ -52,7 +52,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 struct Wanted {
     /// Only events of this host or device, by id or name. A removed one is found by its id.
     host: Option<String>,
-    /// A kind (`state`), or the first part of some (`device` for `device.created`).
+    /// A kind (`state.changed`), or the first part of some (`device` for `device.created`).
     kind: Option<String>,
     /// Oldest first, from after this number on; without it the newest come first.
     since: Option<i64>,

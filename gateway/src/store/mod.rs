@@ -391,6 +391,7 @@ const MAIN: &[Step] = &[
     step(73, "rental_maintenance", include_str!("../../../migrations/sqlite/0073_rental_maintenance.sql")),
     step(74, "forecasts", include_str!("../../../migrations/sqlite/0074_forecasts.sql")),
     step(75, "events_of_a_time", include_str!("../../../migrations/sqlite/0075_events_of_a_time.sql")),
+    step(76, "kinds_of_events", include_str!("../../../migrations/sqlite/0076_kinds_of_events.sql")),
 ];
 /// The first schema had a row for each sample. Its file is not migrated but converted; see `history/convert/mod.rs`.
 const HISTORY: [Step; 1] = [step(2, "blocks", include_str!("../../../migrations/history/0002_blocks.sql"))];
@@ -465,6 +466,37 @@ mod tests {
                 r#"mail to a@example.org {"to":"a@example.org"}"#,
             ]
         );
+    }
+
+    #[tokio::test]
+    async fn older_events_get_the_kinds_of_today() {
+        let dir = tempfile::tempdir().unwrap();
+        fixture::half_made(dir.path(), fixture::steps_before("kinds_of_events")).await;
+        let insert = "insert into events (at, kind, object, cause, principal)
+             values (1, 'state', 'host', '', 'device:h_x'), (1, 'state.not_listed', 'host', '', 'system'),
+                    (1, 'user.password', 'user', '', 'user:ada'), (1, 'user.login_link', 'user', '', 'user:ada'),
+                    (1, 'person.login_link', 'person', '', 'user:ada'),
+                    (1, 'gateway.endpoint', 'system', '', 'user:ada'),
+                    (1, 'device.rental_settings', 'device', '', 'user:ada'),
+                    (1, 'user.changed', 'user', '', 'user:ada')";
+        fixture::run_on(&dir.path().join(files::MAIN_FILE), &[insert]).await;
+        let store = Store::open(dir.path(), SealKey::from_bytes([1; 32])).await.unwrap();
+        let kinds = fixture::texts(&store, "select kind from events order by seq").await;
+        assert_eq!(
+            kinds,
+            [
+                "state.changed",
+                "state.not_listed",
+                "user.password_changed",
+                "user.login_link_created",
+                "person.login_link_created",
+                "gateway.endpoint_changed",
+                "device.rental_settings_changed",
+                "user.changed",
+            ]
+        );
+        let unknown: Vec<&String> = kinds.iter().filter(|kind| event_data::of(kind).is_none()).collect();
+        assert!(unknown.is_empty(), "{unknown:?}");
     }
 
     async fn put(store: &Store, key: &str) -> Result<()> {

@@ -329,7 +329,7 @@ async fn a_device_allows_what_its_settings_say() {
     renting(&api, "cam-1", json!({ "rentable": true, "preparation_s": 60 })).await;
     let kept = must(&api.viewer().get(settings).await).clone();
     assert_eq!(kept["access"], json!([{ "protocol": "udp", "ports": [53] }]), "what is absent stays");
-    let event = api.operator().get("/api/v1/events?kind=device.rental_settings").await;
+    let event = api.operator().get("/api/v1/events?kind=device.rental_settings_changed").await;
     assert_eq!(must(&event)["items"][0]["data"]["access"], kept["access"]);
     let wrong = json!({ "rentable": true, "access": [{ "protocol": "tcp" }] });
     assert_eq!(field(&api.operator().put(settings, wrong).await), (422, "access[0].ports"));
