@@ -110,7 +110,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct MetricsParams {
     /// The service with the metric; the host check when absent.
     service: Option<String>,
     /// The label of the metric, such as `rta`.
@@ -157,13 +157,13 @@ impl<S: Send + Sync> FromRequestParts<S> for WithHosts {
 /// One metric of one or many hosts in columns of equal steps, from the finest samples or roll-ups that need no more
 /// points than were asked for. At most 200 series, or hosts of groups.
 #[utoipa::path(get, path = "/metrics/query", operation_id = "query_metrics", tag = "monitoring",
-    security(("token" = ["monitoring:viewer"])), params(WithHosts, WithLabels, Wanted),
+    security(("token" = ["monitoring:viewer"])), params(WithHosts, WithLabels, MetricsParams),
     responses((status = 200, body = MetricsQuery)))]
 async fn query_metrics(
     State(app): State<AppState>,
     WithHosts { host }: WithHosts,
     WithLabels { label }: WithLabels,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<MetricsParams>,
 ) -> Result<Json<MetricsQuery>, Problem> {
     let now = clock::wall();
     let (times, points) = wanted.check(now)?;
@@ -185,7 +185,7 @@ async fn query_metrics(
     Ok(Json(answer(times, &plan, first_limits(limits.iter()), shown)))
 }
 
-impl Wanted {
+impl MetricsParams {
     /// Checks what needs no database. Returns the time and the number of points.
     fn check(&self, now: Wall) -> Result<((Wall, Wall), u32), Problem> {
         let refused = |detail: &str| Problem::bad_request("bad_query", detail);
@@ -273,7 +273,11 @@ struct Found {
 }
 
 /// Returns the hosts that have the metric, in their order.
-async fn found(app: &AppState, hosts: Vec<(HostId, String)>, wanted: &Wanted) -> Result<Vec<Found>, Problem> {
+async fn found(
+    app: &AppState,
+    hosts: Vec<(HostId, String)>,
+    wanted: &MetricsParams,
+) -> Result<Vec<Found>, Problem> {
     let ids: Vec<HostId> = hosts.iter().map(|(id, _)| *id).collect();
     let all = app.store.series_of(&ids, wanted.service(), &wanted.metric).await?;
     if all.len() > MAX_SERIES {
@@ -290,7 +294,7 @@ async fn found(app: &AppState, hosts: Vec<(HostId, String)>, wanted: &Wanted) ->
 type Limited = (HostId, MetricLimits);
 
 /// Returns the limits of the hosts whose last result has the metric, in the order of the hosts.
-async fn limits(app: &AppState, found: &[Found], wanted: &Wanted) -> Result<Vec<Limited>, Problem> {
+async fn limits(app: &AppState, found: &[Found], wanted: &MetricsParams) -> Result<Vec<Limited>, Problem> {
     let hosts: Vec<HostId> = found.iter().map(|found| found.host).collect();
     Ok(app.store.metric_limits(&hosts, wanted.service(), &wanted.metric).await?)
 }

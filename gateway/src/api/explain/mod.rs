@@ -36,7 +36,7 @@ use rentals::Renting;
 use words::{Words, to_api};
 
 pub use types::*;
-pub(super) use words::{Wanted, denial, missing, whom_of};
+pub(super) use words::{RequestedAccess, denial, missing, whom_of};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(explain)).routes(routes!(probe))
@@ -80,7 +80,7 @@ async fn explain(
             break;
         }
     }
-    let wanted = Wanted { whom: &about.whom, host: &name, protocol, port };
+    let wanted = RequestedAccess { whom: &about.whom, host: &name, protocol, port };
     let delays = delays_in_words(&app, &target, &found).await?;
     let (no_source, renting) = (about.no_source.as_deref(), renting(&about, &target, &delays, at));
     let words = Words { from: &asked.from, wanted, no_source, renting };
@@ -178,7 +178,7 @@ async fn probe(
     let at = crate::clock::wall();
     let probe = ForwardProbe { from: source, to: target.asked(), kind, timeout: PROBE_TIMEOUT };
     let reply = app.handle.probe_forwarding(probe).await?;
-    let wanted = Wanted { whom: &about.whom, host: &name, protocol, port };
+    let wanted = RequestedAccess { whom: &about.whom, host: &name, protocol, port };
     // The answer may be stored for a repetition, and the name of a renter is personal data.
     let from = if about.renter().is_some() { &about.name } else { &asked.from };
     let delays = delays_in_words(&app, &target, &reply.explanation).await?;

@@ -9,7 +9,7 @@ use fleetgate_engine::time::Wall;
 
 use super::probed::probed;
 use super::types::{Explanation, PROBE_RESULTS, ProbedExplanation, RESULTS};
-use super::words::{Wanted, Words, denial, missing, to_api};
+use super::words::{RequestedAccess, Words, denial, missing, to_api};
 
 fn window(from: Option<i64>, until: Option<i64>) -> GrantWindow {
     let at = |time: Option<i64>| time.map(Wall::from_millis);
@@ -21,7 +21,8 @@ fn answered(found: Found) -> Explanation {
 }
 
 fn words() -> Words<'static> {
-    let wanted = Wanted { whom: "--user anna", host: "cam-07", protocol: GrantProtocol::Tcp, port: 22 };
+    let wanted =
+        RequestedAccess { whom: "--user anna", host: "cam-07", protocol: GrantProtocol::Tcp, port: 22 };
     Words { from: "anna", wanted, no_source: None, renting: None }
 }
 
@@ -54,7 +55,7 @@ fn every_answer_has_a_name_and_says_what_is_missing() {
         "anna does not reach cam-07 (tcp 22): no grant permits it; an admin adds one with `fleetgate grant \
          add --user anna --to cam-07 --tcp 22`"
     );
-    let ping = Wanted { protocol: GrantProtocol::Icmp, port: 0, ..words().wanted };
+    let ping = RequestedAccess { protocol: GrantProtocol::Icmp, port: 0, ..words().wanted };
     assert!(denial(&Found::NoGrant, &ping).ends_with(" --to cam-07 --icmp`"));
     assert!(!denial(&Found::NotYet(of), &ping).contains("grant add"), "it begins by itself");
     // The reason is the last message of a WebSocket, which has 123 bytes.

@@ -14,7 +14,7 @@ pub fn whom_of(user: &str) -> String {
 }
 
 /// The access that a grant would permit: its source, host, protocol and port.
-pub struct Wanted<'a> {
+pub struct RequestedAccess<'a> {
     /// The option of `fleetgate grant add` that names the source.
     pub whom: &'a str,
     pub host: &'a str,
@@ -22,7 +22,7 @@ pub struct Wanted<'a> {
     pub port: u16,
 }
 
-impl Wanted<'_> {
+impl RequestedAccess<'_> {
     pub fn what(&self) -> String {
         match self.protocol {
             GrantProtocol::Icmp => "icmp".to_owned(),
@@ -42,18 +42,18 @@ impl Wanted<'_> {
 /// The subject of a question, for its answer.
 pub struct Words<'a> {
     pub from: &'a str,
-    pub wanted: Wanted<'a>,
+    pub wanted: RequestedAccess<'a>,
     pub no_source: Option<&'a str>,
     /// `None`: grants alone decide.
     pub renting: Option<Renting<'a>>,
 }
 
 /// Says what is missing, and how a grant is added if there is none.
-pub fn denial(found: &Found, wanted: &Wanted<'_>) -> String {
+pub fn denial(found: &Found, wanted: &RequestedAccess<'_>) -> String {
     let missing = missing(found);
     match found {
         Found::NoGrant | Found::Over(_) => {
-            let Wanted { whom, host, .. } = wanted;
+            let RequestedAccess { whom, host, .. } = wanted;
             let what = wanted.what();
             format!("{missing}; an admin adds one with `fleetgate grant add {whom} --to {host} --{what}`")
         }

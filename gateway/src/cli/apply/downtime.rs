@@ -19,7 +19,7 @@ use super::super::device::present;
 use super::super::host::pages;
 use super::absent::Removed;
 use super::file::{BadFile, Source};
-use super::plan::{Found, Kind, Policy, Step, Wanted};
+use super::plan::{Desired, Found, Kind, Policy, Step};
 use crate::api::downtimes;
 use crate::clock;
 use crate::store::recurrence::{self, Text};
@@ -46,7 +46,7 @@ pub(super) struct Downtime {
 
 impl Source<'_> {
     /// Returns the downtime in the gateway's form.
-    pub(super) fn downtime(&self, name: &Spanned<String>, d: Downtime) -> Result<Wanted, BadFile> {
+    pub(super) fn downtime(&self, name: &Spanned<String>, d: Downtime) -> Result<Desired, BadFile> {
         self.name(name)?;
         let at = name.span().start;
         let when = match d.every {
@@ -134,7 +134,7 @@ pub(super) fn text(value: &toml::Value) -> Option<String> {
 }
 
 /// Whether all its windows are over.
-pub(super) fn is_over(wanted: &Wanted) -> bool {
+pub(super) fn is_over(wanted: &Desired) -> bool {
     let ends = match wanted.fields.get("recurrence") {
         Some(again) => serde_json::from_value(again.clone())
             .ok()

@@ -42,7 +42,7 @@ use crate::api::removals::Removal;
 use crate::api::types::{Managed, Page};
 use crate::api::{Affected, Effect};
 use crate::cli::out;
-use plan::{Act, Found, Kind, Policy, Step, Wanted};
+use plan::{Act, Desired, Found, Kind, Policy, Step};
 use profile_order::Turn;
 use refusals::Names;
 
@@ -160,7 +160,7 @@ impl Run<'_> {
 }
 
 /// Returns the steps, including those that only report.
-fn steps(wanted: Vec<Wanted>, found: &[Found], names: &Names, policy: &Policy) -> Vec<Step> {
+fn steps(wanted: Vec<Desired>, found: &[Found], names: &Names, policy: &Policy) -> Vec<Step> {
     let wanted = absent::settle(wanted, found, policy);
     fits::keep_needed(plan::plan(&wanted, found, policy), found, &names.users)
 }
@@ -221,7 +221,7 @@ fn agreed(args: &ApplyArgs) -> anyhow::Result<bool> {
 
 /// Reads the resources that the file names, those of this manager, and all names that can be
 /// referred to.
-async fn look(client: &Client, wanted: &[Wanted], policy: &Policy) -> anyhow::Result<(Vec<Found>, Names)> {
+async fn look(client: &Client, wanted: &[Desired], policy: &Policy) -> anyhow::Result<(Vec<Found>, Names)> {
     let (mut found, mut names) = (Vec::new(), Names::default());
     let gateway: Gateway = client.get("/gateway", &[]).await?;
     names.pools = [gateway.pool_v4, gateway.pool_v6].iter().filter_map(|pool| pool.parse().ok()).collect();

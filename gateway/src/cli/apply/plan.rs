@@ -57,7 +57,7 @@ impl Kind {
 
 /// A resource of the file.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Wanted {
+pub struct Desired {
     pub kind: Kind,
     pub name: String,
     pub fields: Map<String, Value>,
@@ -69,10 +69,10 @@ pub struct Wanted {
     pub named: Option<String>,
 }
 
-impl Wanted {
-    pub fn new(kind: Kind, name: String, fields: Map<String, Value>, line: usize) -> Wanted {
+impl Desired {
+    pub fn new(kind: Kind, name: String, fields: Map<String, Value>, line: usize) -> Desired {
         let lines = Lines::default();
-        Wanted { kind, name, fields, line, lines, without: None, named: None }
+        Desired { kind, name, fields, line, lines, without: None, named: None }
     }
 }
 
@@ -144,7 +144,7 @@ pub struct Step {
 }
 
 /// Returns the steps in a possible order.
-pub fn plan(wanted: &[Wanted], found: &[Found], policy: &Policy) -> Vec<Step> {
+pub fn plan(wanted: &[Desired], found: &[Found], policy: &Policy) -> Vec<Step> {
     let there: BTreeMap<(Kind, &str), &Found> =
         found.iter().filter(|f| !f.former).map(|f| ((f.kind, f.name.as_str()), f)).collect();
     let named: BTreeSet<(Kind, &str)> = wanted
@@ -185,18 +185,18 @@ fn step(of: (Kind, &str), act: Act) -> Step {
     }
 }
 
-fn make(w: &Wanted) -> Step {
+fn make(w: &Desired) -> Step {
     let differences = differences::compare(w, &Map::new());
     let (fields, lines) = (w.fields.clone(), w.lines.clone());
     Step { differences, fields, line: w.line, lines, ..step((w.kind, &w.name), Act::Make) }
 }
 
-fn absent(w: &Wanted, host: &str) -> Step {
+fn absent(w: &Desired, host: &str) -> Step {
     let why = format!("skipped: {host} does not exist");
     Step { why, line: w.line, ..step((w.kind, &w.name), Act::Keep) }
 }
 
-fn taken_away(w: &Wanted, removed: &Removed, policy: &Policy) -> Step {
+fn taken_away(w: &Desired, removed: &Removed, policy: &Policy) -> Step {
     let words = removed.words(w.kind);
     if policy.overwrite {
         return Step { why: words, ..make(w) };
@@ -208,7 +208,7 @@ fn taken_away(w: &Wanted, removed: &Removed, policy: &Policy) -> Step {
     Step { why, line: w.line, ..step((w.kind, &w.name), Act::Keep) }
 }
 
-fn differing(w: &Wanted, found: &Found, policy: &Policy) -> Option<Step> {
+fn differing(w: &Desired, found: &Found, policy: &Policy) -> Option<Step> {
     let differences = differences::compare(w, &found.fields);
     let is_own = found.managed_by == policy.manager;
     // The rules always exist. Until their first write, they have no manager.
@@ -284,8 +284,8 @@ pub mod testing {
         Policy { manager: "apply".into(), ..Policy::default() }
     }
 
-    pub fn wanted(kind: Kind, name: &str, fields: Value) -> Wanted {
-        Wanted::new(kind, name.into(), fields.as_object().cloned().unwrap_or_default(), 1)
+    pub fn wanted(kind: Kind, name: &str, fields: Value) -> Desired {
+        Desired::new(kind, name.into(), fields.as_object().cloned().unwrap_or_default(), 1)
     }
 
     pub fn found(kind: Kind, name: &str, fields: Value) -> Found {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use serde_json::json;
 
-use super::plan::{Act, Kind, Step, Wanted};
+use super::plan::{Act, Desired, Kind, Step};
 use super::refusals::{self, Names};
 use crate::data_dir::secret_file::Place;
 use crate::names;
@@ -67,7 +67,7 @@ pub fn reserve(out: Option<&Path>, step: &Step) -> anyhow::Result<Option<Place>>
 
 /// Returns existing devices of the file whose tunnel was never up. Their configuration may never
 /// have reached them.
-pub fn unheard(wanted: &[Wanted], names: &Names) -> Vec<String> {
+pub fn unheard(wanted: &[Desired], names: &Names) -> Vec<String> {
     let silent = wanted.iter().filter(|w| w.kind == Kind::Device && names.unheard.contains(&w.name));
     // A device with its own key can fetch the rest again.
     let silent = silent.filter(|w| !w.fields.contains_key("public_key"));

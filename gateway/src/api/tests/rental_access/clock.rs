@@ -11,7 +11,7 @@ use fleetgate_engine::id::Id;
 use fleetgate_engine::time::{Mono, Now, Step, Wall};
 
 use super::super::rentals::{device, shop};
-use super::{Claim, Filter, blocks, claims, id, no_two_overlap, renter, step};
+use super::{Claim, PacketFilter, blocks, claims, id, no_two_overlap, renter, step};
 use crate::api::request::ids::Kind;
 use crate::api::testing::TestApi;
 use crate::store::fixture::Dice;
@@ -56,7 +56,7 @@ struct Seen {
 
 /// The packet filter of a gateway, and what only the test knows of its clock.
 struct Gateway {
-    filter: Filter,
+    filter: PacketFilter,
     /// True time, and how many seconds the clock is ahead of it.
     time: Wall,
     ahead: i64,
@@ -73,7 +73,7 @@ struct Gateway {
 impl Gateway {
     async fn started(api: &mut TestApi, (mono, time): (Mono, Wall), ahead: i64) -> Gateway {
         let now = Now { mono, wall: shown(time, ahead) };
-        let filter = Filter::started(api, now).await;
+        let filter = PacketFilter::started(api, now).await;
         let even_for = Duration::ZERO;
         Gateway { filter, time, ahead, even_for, trusted: None, proved: None, early: false }
     }

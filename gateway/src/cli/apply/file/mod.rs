@@ -22,7 +22,7 @@ use toml::de::DeTable;
 use super::downtime::Downtime;
 use super::grant::Grant;
 use super::lines::{self, Begins, Lines};
-use super::plan::{Kind, Wanted};
+use super::plan::{Desired, Kind};
 use crate::api::rentals::terms_in_form;
 use crate::names::{self, Labels, Name};
 use crate::store::{alerting, definition};
@@ -214,7 +214,7 @@ pub fn text(path: &Path) -> anyhow::Result<String> {
 ///
 /// # Errors
 /// Names the first error, with its line.
-pub fn read(file: &str, text: &str) -> Result<Vec<Wanted>, BadFile> {
+pub fn read(file: &str, text: &str) -> Result<Vec<Desired>, BadFile> {
     let source = Source { file, text, begins: Begins::of(text) };
     let fleet: Fleet = source.parse()?;
     let root = DeTable::parse(text).map_err(|e| source.unread(&e))?;
@@ -276,10 +276,10 @@ impl Source<'_> {
         self.begins.line(at.min(self.text.len()))
     }
 
-    pub(super) fn wanted(&self, kind: Kind, name: &Spanned<String>, fields: Value) -> Wanted {
+    pub(super) fn wanted(&self, kind: Kind, name: &Spanned<String>, fields: Value) -> Desired {
         let fields = fields.as_object().cloned().unwrap_or_default();
         let given = fields.into_iter().filter(|(_, value)| !value.is_null()).collect();
-        Wanted::new(kind, name.get_ref().clone(), given, self.line(name.span().start))
+        Desired::new(kind, name.get_ref().clone(), given, self.line(name.span().start))
     }
 
     pub(super) fn name(&self, name: &Spanned<String>) -> Result<(), BadFile> {
@@ -293,7 +293,7 @@ impl Source<'_> {
         Ok(json!(labels.into_map()))
     }
 
-    fn profile(&self, name: &Spanned<String>, profile: Profile) -> Result<Wanted, BadFile> {
+    fn profile(&self, name: &Spanned<String>, profile: Profile) -> Result<Desired, BadFile> {
         self.name(name)?;
         if builtin().iter().any(|own| own.name == *name.get_ref()) {
             let what = format!("{} is built in: give yours another name, and extend it", name.get_ref());
@@ -318,7 +318,7 @@ impl Source<'_> {
         terms_in_form(json).map_err(|e| self.bad(at, format!("rental: {e}")))
     }
 
-    fn rules(&self, rules: Vec<Spanned<Rule>>) -> Result<Wanted, BadFile> {
+    fn rules(&self, rules: Vec<Spanned<Rule>>) -> Result<Desired, BadFile> {
         let line = rules.first().map_or(1, |rule| self.line(rule.span().start));
         let mut list = Vec::new();
         for rule in rules {
@@ -328,11 +328,11 @@ impl Source<'_> {
             list.push(json!({ "labels": labels.into_map(), "profile": profile }));
         }
         let fields = Map::from_iter([("rules".to_owned(), Value::Array(list))]);
-        Ok(Wanted::new(Kind::ProfileRules, String::new(), fields, line))
+        Ok(Desired::new(Kind::ProfileRules, String::new(), fields, line))
     }
 
     /// Returns the contact in the gateway's form.
-    fn contact(&self, name: &Spanned<String>, c: Contact) -> Result<Wanted, BadFile> {
+    fn contact(&self, name: &Spanned<String>, c: Contact) -> Result<Desired, BadFile> {
         self.name(name)?;
         let mailbox = |text: &String| {
             let parsed = text.parse::<lettre::message::Mailbox>().map(|m| m.to_string());
@@ -350,7 +350,7 @@ impl Source<'_> {
         Ok(self.wanted(Kind::Contact, name, fields))
     }
 
-    fn notification_rule(&self, name: &Spanned<String>, rule: NotificationRule) -> Result<Wanted, BadFile> {
+    fn notification_rule(&self, name: &Spanned<String>, rule: NotificationRule) -> Result<Desired, BadFile> {
         self.name(name)?;
         let period = |text: Spanned<String>| {
             let parsed = text.get_ref().parse::<Period>().map(|p| p.to_string());
@@ -371,7 +371,7 @@ impl Source<'_> {
         name: &Spanned<String>,
         mut d: Device,
         places: &mut Places,
-        into: &mut Vec<Wanted>,
+        into: &mut Vec<Desired>,
     ) -> Result<(), BadFile> {
         self.name(name)?;
         if let Some(address) = &d.direct_address {
@@ -403,7 +403,7 @@ impl Source<'_> {
         name: &Spanned<String>,
         mut h: Host,
         places: &Places,
-        into: &mut Vec<Wanted>,
+        into: &mut Vec<Desired>,
     ) -> Result<(), BadFile> {
         self.name(name)?;
         let own = h.site.take().map(|site| self.place(places, &site)).transpose()?;
@@ -493,13 +493,13 @@ impl Source<'_> {
         &self,
         host: &Spanned<String>,
         services: Table<Service>,
-        into: &mut Vec<Wanted>,
+        into: &mut Vec<Desired>,
     ) -> Result<(), BadFile> {
         for (service, fields) in services {
             let (line, fields) = (self.line(service.span().start), self.service(&service, fields)?);
             let name = format!("{}/{}", host.get_ref(), service.get_ref());
             let fields = fields.as_object().cloned().unwrap_or_default();
-            into.push(Wanted::new(Kind::Service, name, fields, line));
+            into.push(Desired::new(Kind::Service, name, fields, line));
         }
         Ok(())
     }
