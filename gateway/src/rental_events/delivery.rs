@@ -104,12 +104,12 @@ struct EventDelivery {
 }
 
 /// A subscription and the number of an event.
-type Place = (Id, i64);
+type DeliveryKey = (Id, i64);
 
 /// A call.
 #[derive(Clone, Copy)]
 struct Flight {
-    place: Place,
+    place: DeliveryKey,
     /// Those before it.
     attempts: u32,
     /// The version of the subscription.
@@ -136,7 +136,7 @@ struct Landed {
 }
 
 impl Flights {
-    fn places(&self) -> impl Iterator<Item = Place> {
+    fn places(&self) -> impl Iterator<Item = DeliveryKey> {
         let landed = self.landed.iter().map(|landed| &landed.flight);
         self.calls.values().chain(landed).map(|flight| flight.place)
     }

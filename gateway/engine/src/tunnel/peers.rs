@@ -316,14 +316,14 @@ impl<S> Peer<S> {
     }
 }
 
-struct Place<S> {
+struct SlotEntry<S> {
     generation: u32,
     peer: Option<Box<Peer<S>>>,
 }
 
 /// The table.
 pub struct Peers<S> {
-    places: Vec<Place<S>>,
+    places: Vec<SlotEntry<S>>,
     free: Vec<u32>,
     by_id: HashMap<PeerId, Slot>,
     by_key: HashMap<PublicKey, Slot>,
@@ -372,7 +372,7 @@ impl<S> Peers<S> {
 
     pub fn insert(&mut self, peer: Peer<S>) -> Slot {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.places.push(Place { generation: 0, peer: None });
+            self.places.push(SlotEntry { generation: 0, peer: None });
             self.places.len() as u32 - 1
         });
         let place = &mut self.places[index as usize];

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::plan::{Act, Desired, Kind, Step};
 use super::refusals::{self, Names};
-use crate::data_dir::secret_file::Place;
+use crate::data_dir::secret_file::ReservedFile;
 use crate::names;
 
 /// Names in one hint. A killed run leaves one behind, and a folder of another name leaves all of
@@ -57,12 +57,12 @@ pub fn have_room(fleet: &Path, out: &Path, steps: &[Step]) -> anyhow::Result<()>
 ///
 /// # Errors
 /// Fails when the file cannot be reserved.
-pub fn reserve(out: Option<&Path>, step: &Step) -> anyhow::Result<Option<Place>> {
+pub fn reserve(out: Option<&Path>, step: &Step) -> anyhow::Result<Option<ReservedFile>> {
     let Some(folder) = out.filter(|_| shows_once(step)) else { return Ok(None) };
     let file = folder.join(file(step));
     let folder = file.parent().unwrap_or(folder);
     std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    Place::reserve(&file).map(Some)
+    ReservedFile::reserve(&file).map(Some)
 }
 
 /// Returns existing devices of the file whose tunnel was never up. Their configuration may never

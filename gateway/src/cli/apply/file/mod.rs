@@ -370,7 +370,7 @@ impl Source<'_> {
         &self,
         name: &Spanned<String>,
         mut d: Device,
-        places: &mut Places,
+        places: &mut Sites,
         into: &mut Vec<Desired>,
     ) -> Result<(), BadFile> {
         self.name(name)?;
@@ -402,7 +402,7 @@ impl Source<'_> {
         &self,
         name: &Spanned<String>,
         mut h: Host,
-        places: &Places,
+        places: &Sites,
         into: &mut Vec<Desired>,
     ) -> Result<(), BadFile> {
         self.name(name)?;
@@ -418,8 +418,8 @@ impl Source<'_> {
         self.services(name, h.services, into)
     }
 
-    fn places(&self, sites: Table<Site>) -> Result<Places, BadFile> {
-        let mut places = Places::default();
+    fn places(&self, sites: Table<Site>) -> Result<Sites, BadFile> {
+        let mut places = Sites::default();
         for (name, site) in sites {
             self.name(&name)?;
             let mut labels = BTreeMap::from([("site".to_owned(), name.get_ref().clone())]);
@@ -433,12 +433,12 @@ impl Source<'_> {
                 let own = Labels::parse(own.into_inner()).map_err(|e| self.bad(at, e))?;
                 labels.extend(own.into_map());
             }
-            places.sites.insert(name.into_inner(), Place { router: site.router, labels });
+            places.sites.insert(name.into_inner(), SiteDefaults { router: site.router, labels });
         }
         Ok(places)
     }
 
-    fn place(&self, places: &Places, site: &Spanned<String>) -> Result<Place, BadFile> {
+    fn place(&self, places: &Sites, site: &Spanned<String>) -> Result<SiteDefaults, BadFile> {
         let unknown = || {
             let name = site.get_ref();
             self.bad(site.span().start, format!("no [sites.{name}] is in this file"))
@@ -449,7 +449,7 @@ impl Source<'_> {
     /// Returns the labels of the site with its own on top. Without a site, returns its own.
     fn labels_at(
         &self,
-        place: Option<&Place>,
+        place: Option<&SiteDefaults>,
         own: Option<Spanned<BTreeMap<String, String>>>,
     ) -> Result<Value, BadFile> {
         let own = self.labels(own)?;
@@ -523,15 +523,15 @@ impl Source<'_> {
     }
 }
 
-/// The sites of the file, and the place of each device.
+/// What the sites of the file set for their devices, by site and by device.
 #[derive(Default)]
-struct Places {
-    sites: BTreeMap<String, Place>,
-    of_devices: BTreeMap<String, Place>,
+struct Sites {
+    sites: BTreeMap<String, SiteDefaults>,
+    of_devices: BTreeMap<String, SiteDefaults>,
 }
 
 #[derive(Clone)]
-struct Place {
+struct SiteDefaults {
     router: Option<String>,
     labels: BTreeMap<String, String>,
 }
