@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, UnixListener};
 use crate::backup;
 use crate::config::Config;
 use crate::data_dir::DataDir;
-use crate::data_dir::start::{Reached, Step};
+use crate::data_dir::start::{Reached, StartStep};
 use crate::first_start;
 use crate::first_start::Found;
 use crate::identity::Identity;
@@ -66,19 +66,19 @@ impl Opened {
         let is_first = first_start::examine(data.path()).await? == Found::FirstStart;
         if is_first {
             first_start::begin(data.path())?;
-            reached(Step::Marked)?;
+            reached(StartStep::Marked)?;
         }
         let identity = Arc::new(Identity::open(data.path(), reached)?);
         let sockets = Sockets::bind(&config, &data).await?;
-        reached(Step::Sockets)?;
+        reached(StartStep::Sockets)?;
         let (store, lost) = Store::open_noticing(data.path(), identity.seal_key(), is_first).await?;
         store.set_reserve(config.disk.reserve);
-        reached(Step::Databases)?;
+        reached(StartStep::Databases)?;
         if let Some(stored) = continuity::stored_pools(&store, data.path()).await? {
             config.keep_pools(stored);
         }
         Known::of(&identity, config.pools()).keep(&store, data.path()).await?;
-        reached(Step::Identity)?;
+        reached(StartStep::Identity)?;
         if let Some(lost) = &lost {
             store.tell_of_lost_history(lost).await;
         }

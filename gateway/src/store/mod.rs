@@ -321,14 +321,14 @@ async fn is_clean(conn: &mut SqliteConnection) -> Result<bool> {
 }
 
 /// One released step of a schema. It is never edited afterwards.
-struct Step {
+struct MigrationStep {
     version: i64,
     name: &'static str,
     sql: &'static str,
 }
 
 /// A slice, so that two changes that each add a step do not conflict over its length.
-const MAIN: &[Step] = &[
+const MAIN: &[MigrationStep] = &[
     step(1, "init", include_str!("../../../migrations/sqlite/0001_init.sql")),
     step(2, "states", include_str!("../../../migrations/sqlite/0002_states.sql")),
     step(3, "notifications", include_str!("../../../migrations/sqlite/0003_notifications.sql")),
@@ -394,14 +394,15 @@ const MAIN: &[Step] = &[
     step(76, "kinds_of_events", include_str!("../../../migrations/sqlite/0076_kinds_of_events.sql")),
 ];
 /// The first schema had a row for each sample. Its file is not migrated but converted; see `history/convert/mod.rs`.
-const HISTORY: [Step; 1] = [step(2, "blocks", include_str!("../../../migrations/history/0002_blocks.sql"))];
+const HISTORY: [MigrationStep; 1] =
+    [step(2, "blocks", include_str!("../../../migrations/history/0002_blocks.sql"))];
 
-const fn step(version: i64, name: &'static str, sql: &'static str) -> Step {
-    Step { version, name, sql }
+const fn step(version: i64, name: &'static str, sql: &'static str) -> MigrationStep {
+    MigrationStep { version, name, sql }
 }
 
-fn migrations(steps: &'static [Step]) -> Migrator {
-    let step = |s: &'static Step| {
+fn migrations(steps: &'static [MigrationStep]) -> Migrator {
+    let step = |s: &'static MigrationStep| {
         Migration::new(s.version, s.name.into(), MigrationType::Simple, SqlStr::from_static(s.sql), false)
     };
     Migrator::with_migrations(steps.iter().map(step).collect())
@@ -532,8 +533,8 @@ mod tests {
 
     #[tokio::test]
     async fn messages_of_the_first_schema_are_still_delivered() {
-        const ALL: &[Step] = MAIN;
-        const BEFORE: &[Step] = ALL.split_at(2).0;
+        const ALL: &[MigrationStep] = MAIN;
+        const BEFORE: &[MigrationStep] = ALL.split_at(2).0;
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("fleetgate.db");
         let (write, read) = pools(&file, SqliteSynchronous::Full).await.unwrap();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::window::{self, Span, Trust, Window};
 use crate::id::{GrantId, RentalId};
-use crate::time::{Mono, Now, Step, Wall};
+use crate::time::{ClockStep, Mono, Now, Wall};
 
 /// A block of a device: `[from, until)`.
 pub type Block = (Wall, Wall);
@@ -87,7 +87,7 @@ impl KnownTimes {
             self.trust.start(now.mono);
             return false;
         };
-        let Some(step) = Step::between(before, now) else { return self.settle(now) };
+        let Some(step) = ClockStep::between(before, now) else { return self.settle(now) };
         // A doubt whose time has come ends by the clock that this step leaves.
         let settled = self.settle(window::before(step, now));
         if self.trust.step(step, now) {

@@ -19,7 +19,7 @@ use super::super::device::present;
 use super::super::host::pages;
 use super::absent::Removed;
 use super::file::{BadFile, Source};
-use super::plan::{Desired, Found, Kind, Policy, Step};
+use super::plan::{Desired, Found, Kind, PlanStep, Policy};
 use crate::api::downtimes;
 use crate::clock;
 use crate::store::recurrence::{self, Text};
@@ -212,7 +212,7 @@ fn found(name: String, d: downtimes::Downtime) -> Found {
 
 /// Creates or changes a downtime. A new one is created before the old one is cancelled, so that no
 /// notification is sent in between.
-pub(super) async fn write(client: &Client, step: &Step) -> anyhow::Result<()> {
+pub(super) async fn write(client: &Client, step: &PlanStep) -> anyhow::Result<()> {
     if let Some(id) = &step.id {
         let path = api_path!("/downtimes/{}", id);
         let now: downtimes::Downtime = client.get(&path, &[]).await?;
@@ -275,7 +275,7 @@ fn patch(wanted: &Value, now: &Value) -> Value {
     patch
 }
 
-pub(super) async fn cancel(client: &Client, step: &Step) -> anyhow::Result<()> {
+pub(super) async fn cancel(client: &Client, step: &PlanStep) -> anyhow::Result<()> {
     match &step.id {
         Some(id) => client.call(Method::DELETE, &api_path!("/downtimes/{}", id), None).await,
         None => Ok(()),

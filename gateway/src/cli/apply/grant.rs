@@ -18,7 +18,7 @@ use super::super::device::present;
 use super::super::host::pages;
 use super::downtime::text;
 use super::file::{BadFile, Source};
-use super::plan::{Desired, Found, Kind, Step};
+use super::plan::{Desired, Found, Kind, PlanStep};
 use super::refusals::Names;
 use crate::api::grants::{self, GrantAccess, Port};
 use crate::api::operators::Operator;
@@ -179,7 +179,7 @@ fn found(g: grants::Grant, owners: &BTreeMap<String, String>) -> Option<Found> {
 }
 
 /// Returns the whole grant as a change. `null` removes what the file does not give.
-pub(super) fn change(step: &Step) -> Value {
+pub(super) fn change(step: &PlanStep) -> Value {
     let mut fields: Map<String, Value> = step.fields.clone();
     fields.remove("name");
     for field in ["from", "until"] {

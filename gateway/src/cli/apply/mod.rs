@@ -42,7 +42,7 @@ use crate::api::removals::Removal;
 use crate::api::types::{Managed, Page};
 use crate::api::{Affected, Effect};
 use crate::cli::out;
-use plan::{Act, Desired, Found, Kind, Policy, Step};
+use plan::{Act, Desired, Found, Kind, PlanStep, Policy};
 use profile_order::Turn;
 use refusals::Names;
 
@@ -108,7 +108,7 @@ pub(crate) async fn run(client: Client, args: ApplyArgs) -> anyhow::Result<()> {
 struct Run<'a> {
     client: &'a Client,
     args: &'a ApplyArgs,
-    steps: &'a [Step],
+    steps: &'a [PlanStep],
     found: &'a [Found],
 }
 
@@ -116,8 +116,8 @@ impl Run<'_> {
     /// Runs all steps. Creations, changes and parents come before removals, because a removed
     /// resource may be in use until then.
     async fn all(&self) -> anyhow::Result<()> {
-        let goes = |step: &&Step| matches!(step.act, Act::Remove | Act::Forget);
-        let stays = |step: &&Step| !goes(step) && step.act != Act::Keep;
+        let goes = |step: &&PlanStep| matches!(step.act, Act::Remove | Act::Forget);
+        let stays = |step: &&PlanStep| !goes(step) && step.act != Act::Keep;
         self.profiles().await?;
         for step in self.steps.iter().filter(stays).filter(|step| step.kind != Kind::Profile) {
             let done = act(self.client, step, self.args.out.as_deref()).await;
@@ -148,9 +148,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn or_stop<T>(&self, step: &Step, done: anyhow::Result<T>) -> anyhow::Result<T> {
+    fn or_stop<T>(&self, step: &PlanStep, done: anyhow::Result<T>) -> anyhow::Result<T> {
         done.map_err(|error| {
-            let to_do: Vec<&Step> = self.steps.iter().filter(|s| s.act != Act::Keep).collect();
+            let to_do: Vec<&PlanStep> = self.steps.iter().filter(|s| s.act != Act::Keep).collect();
             let done = to_do.iter().position(|s| std::ptr::eq(*s, step)).unwrap_or_default();
             anstream::eprintln!("{done} of {} changes were made; another run continues", to_do.len());
             let place = at(self.args, step, &error);
@@ -160,13 +160,13 @@ impl Run<'_> {
 }
 
 /// Returns the steps, including those that only report.
-fn steps(wanted: Vec<Desired>, found: &[Found], names: &Names, policy: &Policy) -> Vec<Step> {
+fn steps(wanted: Vec<Desired>, found: &[Found], names: &Names, policy: &Policy) -> Vec<PlanStep> {
     let wanted = absent::settle(wanted, found, policy);
     fits::keep_needed(plan::plan(&wanted, found, policy), found, &names.users)
 }
 
 /// Returns the place in the file that caused the gateway's refusal.
-fn at(args: &ApplyArgs, step: &Step, error: &anyhow::Error) -> String {
+fn at(args: &ApplyArgs, step: &PlanStep, error: &anyhow::Error) -> String {
     let refused = error.downcast_ref::<Refused>();
     let field = refused.and_then(|r| r.document["errors"][0]["field"].as_str());
     refusals::place(&args.file, step, field.unwrap_or_default())
@@ -174,7 +174,7 @@ fn at(args: &ApplyArgs, step: &Step, error: &anyhow::Error) -> String {
 
 /// Writes a field that must wait for other resources. A host's parent may be created after the
 /// host, and a name may be in use until its other owner has been renamed.
-async fn place(client: &Client, step: &Step, field: &str) -> anyhow::Result<()> {
+async fn place(client: &Client, step: &PlanStep, field: &str) -> anyhow::Result<()> {
     let Some(value) = step.fields.get(field) else { return Ok(()) };
     let path = match step.kind {
         Kind::Device => api_path!("/hosts/{}", step.name),
@@ -183,7 +183,7 @@ async fn place(client: &Client, step: &Step, field: &str) -> anyhow::Result<()> 
     client.patch(&path, &json!({ field: value })).await.map(drop)
 }
 
-fn show(client: &Client, steps: &[Step]) -> anyhow::Result<()> {
+fn show(client: &Client, steps: &[PlanStep]) -> anyhow::Result<()> {
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(steps)?);
         return Ok(());
@@ -382,7 +382,7 @@ const NEW: i64 = 0;
 /// Those fields that a new host cannot have.
 const AFTERWARDS: [&str; 3] = ["volatile", "flapping", "notify"];
 
-async fn act(client: &Client, step: &Step, out: Option<&Path>) -> anyhow::Result<()> {
+async fn act(client: &Client, step: &PlanStep, out: Option<&Path>) -> anyhow::Result<()> {
     let path = path(step);
     match (step.kind, step.act) {
         (_, Act::Keep) => Ok(()),
@@ -423,7 +423,7 @@ async fn act(client: &Client, step: &Step, out: Option<&Path>) -> anyhow::Result
     }
 }
 
-fn path(step: &Step) -> String {
+fn path(step: &PlanStep) -> String {
     let name = &step.name;
     match step.kind {
         Kind::Profile => api_path!("/profiles/{}", name),
@@ -443,7 +443,7 @@ fn path(step: &Step) -> String {
 
 /// Splits a change into the fields of the resource itself and those of its host. Leaves out fields
 /// that count only for a new resource.
-fn split(step: &Step) -> (Value, Value) {
+fn split(step: &PlanStep) -> (Value, Value) {
     let (mut own, mut host) = (Map::new(), Map::new());
     for (name, value) in &step.fields {
         match name.as_str() {
@@ -467,14 +467,14 @@ fn joined(mut host: Value, timing: Value) -> Value {
     host
 }
 
-fn named(step: &Step) -> Value {
+fn named(step: &PlanStep) -> Value {
     let mut body = step.fields.clone();
     body.insert("name".to_owned(), json!(step.name));
     Value::Object(body)
 }
 
 /// Returns a new device. The fields of its host follow later.
-fn new_device(step: &Step) -> Value {
+fn new_device(step: &PlanStep) -> Value {
     let mut body = named(step);
     let fields = body.as_object_mut();
     fields
@@ -504,7 +504,7 @@ async fn change(
 
 /// Removes a device or host. Other hosts may be affected only if they lose it as a parent and the
 /// plan has listed them.
-async fn remove_host(client: &Client, path: &str, step: &Step) -> anyhow::Result<()> {
+async fn remove_host(client: &Client, path: &str, step: &PlanStep) -> anyhow::Result<()> {
     let Err(refused) = client.delete(path, step.version).await else { return Ok(()) };
     let Some(affected) = removal::affected(&refused) else { return Err(refused) };
     let is_known = |a: &Affected| a.effect == Effect::LosesParent && step.losers.contains(&a.name);
@@ -515,7 +515,7 @@ async fn remove_host(client: &Client, path: &str, step: &Step) -> anyhow::Result
     said(client, &format!("{kind} {name} kept: removing it affects {}", removal::words(&affected)))
 }
 
-async fn make_named(client: &Client, step: &Step, out: Option<&Path>) -> anyhow::Result<()> {
+async fn make_named(client: &Client, step: &PlanStep, out: Option<&Path>) -> anyhow::Result<()> {
     let list = if step.kind == Kind::Contact { "/contacts" } else { "/rules" };
     let place = secrets::reserve(out, step)?;
     let made: Value = client.post(list, &named(step)).await?;
@@ -532,7 +532,7 @@ async fn make_named(client: &Client, step: &Step, out: Option<&Path>) -> anyhow:
     }
 }
 
-async fn make_device(client: &Client, step: &Step, out: Option<&Path>) -> anyhow::Result<()> {
+async fn make_device(client: &Client, step: &PlanStep, out: Option<&Path>) -> anyhow::Result<()> {
     let (_, host) = split(step);
     let place = secrets::reserve(out, step)?;
     let made: Value = client.post("/devices", &new_device(step)).await?;
@@ -544,7 +544,7 @@ async fn make_device(client: &Client, step: &Step, out: Option<&Path>) -> anyhow
     of_its_host(client, &step.name, host, made["device"]["version"].as_i64()).await
 }
 
-async fn make_host(client: &Client, step: &Step) -> anyhow::Result<()> {
+async fn make_host(client: &Client, step: &PlanStep) -> anyhow::Result<()> {
     let mut body = step.fields.clone();
     body.remove("parents");
     let later = AFTERWARDS.iter().filter_map(|field| Some(((*field).to_owned(), body.remove(*field)?)));

@@ -120,7 +120,7 @@ pub enum Act {
 
 /// A difference and the action for it.
 #[derive(Clone, Debug, serde::Serialize)]
-pub struct Step {
+pub struct PlanStep {
     pub kind: Kind,
     pub name: String,
     pub act: Act,
@@ -144,7 +144,7 @@ pub struct Step {
 }
 
 /// Returns the steps in a possible order.
-pub fn plan(wanted: &[Desired], found: &[Found], policy: &Policy) -> Vec<Step> {
+pub fn plan(wanted: &[Desired], found: &[Found], policy: &Policy) -> Vec<PlanStep> {
     let there: BTreeMap<(Kind, &str), &Found> =
         found.iter().filter(|f| !f.former).map(|f| ((f.kind, f.name.as_str()), f)).collect();
     let named: BTreeSet<(Kind, &str)> = wanted
@@ -168,9 +168,9 @@ pub fn plan(wanted: &[Desired], found: &[Found], policy: &Policy) -> Vec<Step> {
     steps
 }
 
-fn step(of: (Kind, &str), act: Act) -> Step {
+fn step(of: (Kind, &str), act: Act) -> PlanStep {
     let (differences, fields) = (Vec::new(), Map::new());
-    Step {
+    PlanStep {
         kind: of.0,
         name: of.1.to_owned(),
         act,
@@ -185,30 +185,30 @@ fn step(of: (Kind, &str), act: Act) -> Step {
     }
 }
 
-fn make(w: &Desired) -> Step {
+fn make(w: &Desired) -> PlanStep {
     let differences = differences::compare(w, &Map::new());
     let (fields, lines) = (w.fields.clone(), w.lines.clone());
-    Step { differences, fields, line: w.line, lines, ..step((w.kind, &w.name), Act::Make) }
+    PlanStep { differences, fields, line: w.line, lines, ..step((w.kind, &w.name), Act::Make) }
 }
 
-fn absent(w: &Desired, host: &str) -> Step {
+fn absent(w: &Desired, host: &str) -> PlanStep {
     let why = format!("skipped: {host} does not exist");
-    Step { why, line: w.line, ..step((w.kind, &w.name), Act::Keep) }
+    PlanStep { why, line: w.line, ..step((w.kind, &w.name), Act::Keep) }
 }
 
-fn taken_away(w: &Desired, removed: &Removed, policy: &Policy) -> Step {
+fn taken_away(w: &Desired, removed: &Removed, policy: &Policy) -> PlanStep {
     let words = removed.words(w.kind);
     if policy.overwrite {
-        return Step { why: words, ..make(w) };
+        return PlanStep { why: words, ..make(w) };
     }
     let keys = w.kind == Kind::Device && !w.fields.contains_key("public_key");
     let keys = keys && w.fields.get("tunnel").is_none_or(|t| *t == Value::Bool(true));
     let again = if keys { "it again, with new keys" } else { "it again" };
     let why = format!("{words}, and not recreated; --overwrite creates {again}");
-    Step { why, line: w.line, ..step((w.kind, &w.name), Act::Keep) }
+    PlanStep { why, line: w.line, ..step((w.kind, &w.name), Act::Keep) }
 }
 
-fn differing(w: &Desired, found: &Found, policy: &Policy) -> Option<Step> {
+fn differing(w: &Desired, found: &Found, policy: &Policy) -> Option<PlanStep> {
     let differences = differences::compare(w, &found.fields);
     let is_own = found.managed_by == policy.manager;
     // The rules always exist. Until their first write, they have no manager.
@@ -227,14 +227,14 @@ fn differing(w: &Desired, found: &Found, policy: &Policy) -> Option<Step> {
     };
     let fields = differences::patched(w, &found.fields);
     let (line, lines, version, id) = (w.line, w.lines.clone(), found.version, found.id.clone());
-    Some(Step { differences, why, fields, line, lines, version, id, ..step((w.kind, &w.name), act) })
+    Some(PlanStep { differences, why, fields, line, lines, version, id, ..step((w.kind, &w.name), act) })
 }
 
 /// Returns the step for a resource that the file does not name (any more).
-fn leftover(found: &Found, hosts: &BTreeSet<&str>, policy: &Policy) -> Option<Step> {
+fn leftover(found: &Found, hosts: &BTreeSet<&str>, policy: &Policy) -> Option<PlanStep> {
     if found.former {
         let (why, id) = ("replaced by another one".to_owned(), found.id.clone());
-        return Some(Step { why, id, ..step((found.kind, &found.name), Act::Remove) });
+        return Some(PlanStep { why, id, ..step((found.kind, &found.name), Act::Remove) });
     }
     if let Some(removed) = &found.removed {
         return found.id.is_some().then(|| forget(found, removed));
@@ -263,12 +263,12 @@ fn leftover(found: &Found, hosts: &BTreeSet<&str>, policy: &Policy) -> Option<St
         differences = differences::from(&found.fields);
     }
     let (version, id) = (found.version, found.id.clone());
-    Some(Step { differences, why, version, id, ..step((found.kind, &found.name), act) })
+    Some(PlanStep { differences, why, version, id, ..step((found.kind, &found.name), act) })
 }
 
-fn forget(found: &Found, removed: &Removed) -> Step {
+fn forget(found: &Found, removed: &Removed) -> PlanStep {
     let why = format!("{}; not in the file, and forgotten", removed.words(found.kind));
-    Step { why, id: found.id.clone(), ..step((found.kind, &found.name), Act::Forget) }
+    PlanStep { why, id: found.id.clone(), ..step((found.kind, &found.name), Act::Forget) }
 }
 
 fn is_empty(list: &Value) -> bool {
@@ -313,7 +313,7 @@ mod tests {
     use super::testing::*;
     use super::*;
 
-    fn acts(steps: &[Step]) -> Vec<(Act, &str)> {
+    fn acts(steps: &[PlanStep]) -> Vec<(Act, &str)> {
         steps.iter().map(|s| (s.act, s.name.as_str())).collect()
     }
 

@@ -15,7 +15,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use self::archive::Archive;
-use self::plan::{Action, Known, Step};
+use self::plan::{Action, ImportStep, Known};
 use self::table_file::Wrong;
 use super::client::Client;
 use super::device::said;
@@ -113,7 +113,7 @@ async fn look(client: &Client) -> anyhow::Result<Known> {
 async fn add_all(
     client: &Client,
     file: &Path,
-    steps: &[Step],
+    steps: &[ImportStep],
     archive: &mut Archive,
     new: usize,
 ) -> anyhow::Result<()> {
@@ -131,7 +131,7 @@ async fn add_all(
     Ok(())
 }
 
-async fn add(client: &Client, step: &Step, archive: &mut Archive) -> anyhow::Result<()> {
+async fn add(client: &Client, step: &ImportStep, archive: &mut Archive) -> anyhow::Result<()> {
     let made: Value = client.post("/devices", &Value::Object(step.row.fields.clone())).await?;
     let conf = made["credentials"]["conf"].as_str().context("the gateway returned no configuration")?;
     archive.add(&step.row.name, conf).with_context(|| {
@@ -165,7 +165,7 @@ impl Progress {
     }
 }
 
-fn show(client: &Client, steps: &[Step]) -> anyhow::Result<()> {
+fn show(client: &Client, steps: &[ImportStep]) -> anyhow::Result<()> {
     if client.json {
         return listed(steps, "to_add", None);
     }
@@ -173,7 +173,7 @@ fn show(client: &Client, steps: &[Step]) -> anyhow::Result<()> {
     said(client, &format!("Would add {}; nothing was changed", counts(steps)))
 }
 
-fn report(client: &Client, steps: &[Step], archive: Option<&Path>) -> anyhow::Result<()> {
+fn report(client: &Client, steps: &[ImportStep], archive: Option<&Path>) -> anyhow::Result<()> {
     if client.json {
         return listed(steps, "added", archive);
     }
@@ -186,7 +186,7 @@ fn report(client: &Client, steps: &[Step], archive: Option<&Path>) -> anyhow::Re
 }
 
 /// `3 devices; skipped 2 that exist`.
-fn counts(steps: &[Step]) -> String {
+fn counts(steps: &[ImportStep]) -> String {
     let new = steps.iter().filter(|step| step.action == Action::Add).count();
     let devices = if new == 1 { "1 device".to_owned() } else { format!("{new} devices") };
     match steps.len() - new {
@@ -195,7 +195,7 @@ fn counts(steps: &[Step]) -> String {
     }
 }
 
-fn listed(steps: &[Step], added: &str, archive: Option<&Path>) -> anyhow::Result<()> {
+fn listed(steps: &[ImportStep], added: &str, archive: Option<&Path>) -> anyhow::Result<()> {
     let names = |wanted: fn(&Action) -> bool| -> Vec<&str> {
         steps.iter().filter(|step| wanted(&step.action)).map(|step| step.row.name.as_str()).collect()
     };

@@ -29,12 +29,12 @@ pub enum Action {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Step {
+pub struct ImportStep {
     pub row: Row,
     pub action: Action,
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for ImportStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = &self.row.name;
         match &self.action {
@@ -49,7 +49,7 @@ impl fmt::Display for Step {
 }
 
 /// The action, or what is wrong if there is none.
-pub fn plan(rows: Vec<Row>, known: &Known) -> (Vec<Step>, Vec<Wrong>) {
+pub fn plan(rows: Vec<Row>, known: &Known) -> (Vec<ImportStep>, Vec<Wrong>) {
     let keys = known
         .devices
         .values()
@@ -58,7 +58,7 @@ pub fn plan(rows: Vec<Row>, known: &Known) -> (Vec<Step>, Vec<Wrong>) {
     let (mut steps, mut wrong) = (Vec::new(), Vec::new());
     for row in rows {
         match judge(&row, known, &keys) {
-            Ok(action) => steps.push(Step { row, action }),
+            Ok(action) => steps.push(ImportStep { row, action }),
             Err(what) => wrong.extend(what.into_iter().map(|what| Wrong { line: row.line, what })),
         }
     }

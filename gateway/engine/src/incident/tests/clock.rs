@@ -9,7 +9,7 @@ impl Watch {
         let before = self.now();
         self.ahead_s += ahead_s;
         let now = self.now();
-        self.incidents.mind_step(Step::between(before, now).expect("a step"), now);
+        self.incidents.mind_step(ClockStep::between(before, now).expect("a step"), now);
         self.incidents.look(now);
     }
 

@@ -159,7 +159,7 @@ enum Change {
 
 /// A change of a service of a device, some seconds after the one before.
 #[derive(Clone, Debug)]
-struct Step {
+struct TimedChange {
     after: i64,
     device: usize,
     service: usize,
@@ -173,12 +173,12 @@ const FROM: i64 = 1_000;
 const SWAP: i64 = 2_500;
 const UNTIL: i64 = 4_000;
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = TimedChange> {
     let change = prop_oneof![
         3 => any::<bool>().prop_map(Change::Bad),
         1 => any::<bool>().prop_map(Change::Hidden),
     ];
-    (1..250_i64, 0..2_usize, 0..3_usize, change).prop_map(|(after, device, service, change)| Step {
+    (1..250_i64, 0..2_usize, 0..3_usize, change).prop_map(|(after, device, service, change)| TimedChange {
         after,
         device,
         service,
@@ -204,7 +204,7 @@ impl Real {
 }
 
 /// The services of both devices at every second.
-fn history(steps: &[Step]) -> Vec<[[Real; 3]; 2]> {
+fn history(steps: &[TimedChange]) -> Vec<[[Real; 3]; 2]> {
     let mut now = [[Real::default(); 3]; 2];
     let (mut all, mut due) = (Vec::new(), steps.iter().peekable());
     let mut next = due.peek().map_or(i64::MAX, |step| step.after);

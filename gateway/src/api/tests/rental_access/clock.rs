@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fleetgate_engine::id::Id;
-use fleetgate_engine::time::{Mono, Now, Step, Wall};
+use fleetgate_engine::time::{ClockStep, Mono, Now, Wall};
 
 use super::super::rentals::{device, shop};
 use super::{Claim, PacketFilter, blocks, claims, id, no_two_overlap, renter, step};
@@ -99,7 +99,7 @@ impl Gateway {
         (self.ahead, self.even_for) = (ahead, Duration::ZERO);
         let now = Now { wall: shown(self.time, ahead), ..before };
         self.filter.now = now;
-        self.filter.forwarder.clock(Step::between(before, now), now);
+        self.filter.forwarder.clock(ClockStep::between(before, now), now);
         if went_back {
             // As the watch of the clock does.
             api.state.handle.reload_grants().await;
