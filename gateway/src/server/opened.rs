@@ -17,7 +17,7 @@ use crate::first_start;
 use crate::first_start::Found;
 use crate::identity::Identity;
 use crate::identity::continuity;
-use crate::identity::continuity::Known;
+use crate::identity::continuity::PublishedIdentity;
 use crate::store::Store;
 use crate::tunnel::udp;
 
@@ -77,7 +77,7 @@ impl Opened {
         if let Some(stored) = continuity::stored_pools(&store, data.path()).await? {
             config.keep_pools(stored);
         }
-        Known::of(&identity, config.pools()).keep(&store, data.path()).await?;
+        PublishedIdentity::of(&identity, config.pools()).keep(&store, data.path()).await?;
         reached(StartStep::Identity)?;
         if let Some(lost) = &lost {
             store.tell_of_lost_history(lost).await;

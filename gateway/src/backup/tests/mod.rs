@@ -15,7 +15,7 @@ use super::*;
 use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::identity::Identity;
-use crate::identity::continuity::Known;
+use crate::identity::continuity::PublishedIdentity;
 use crate::store::history::Sealable;
 use crate::store::{Store, fixture};
 
@@ -31,7 +31,7 @@ impl GatewayDir {
         let identity = Identity::open(dir.path(), &|_| Ok(())).unwrap();
         let store = fixture::store_in(dir.path(), identity.seal_key()).await;
         let pools = Config::load(dir.path(), None).unwrap().pools();
-        Known::of(&identity, pools).keep(&store, dir.path()).await.unwrap();
+        PublishedIdentity::of(&identity, pools).keep(&store, dir.path()).await.unwrap();
         fixture::device(&store, 9, "cam-09").await;
         fixture::run(
             &store,

@@ -15,7 +15,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use self::archive::Archive;
-use self::plan::{Action, ImportStep, Known};
+use self::plan::{Action, ImportStep, Inventory};
 use self::table_file::Wrong;
 use super::client::Client;
 use super::device::said;
@@ -93,13 +93,13 @@ fn refuse(client: &Client, file: &Path, mut wrong: Vec<Wrong>) -> anyhow::Result
     bail!("{}: {count}{more}; nothing was changed", file.display())
 }
 
-async fn look(client: &Client) -> anyhow::Result<Known> {
+async fn look(client: &Client) -> anyhow::Result<Inventory> {
     let gateway: Gateway = client.get("/gateway", &[]).await?;
     let devices: Vec<Device> = pages(client, "/devices", &[]).await?;
     let hosts: Vec<Host> = pages(client, "/hosts", &[]).await?;
     let profiles: Page<Profile> = client.get("/profiles", &[]).await?;
     let pools = [&gateway.pool_v4, &gateway.pool_v6];
-    Ok(Known {
+    Ok(Inventory {
         has_endpoint: gateway.endpoint.is_some(),
         pools: pools.into_iter().filter_map(|pool| pool.parse().ok()).collect(),
         gateway_key: gateway.public_key,

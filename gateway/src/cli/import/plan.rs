@@ -11,7 +11,7 @@ use crate::api::devices::Device;
 
 /// What is there.
 #[derive(Default)]
-pub struct Known {
+pub struct Inventory {
     pub has_endpoint: bool,
     pub gateway_key: String,
     pub pools: Vec<IpNet>,
@@ -49,7 +49,7 @@ impl fmt::Display for ImportStep {
 }
 
 /// The action, or what is wrong if there is none.
-pub fn plan(rows: Vec<Row>, known: &Known) -> (Vec<ImportStep>, Vec<Wrong>) {
+pub fn plan(rows: Vec<Row>, known: &Inventory) -> (Vec<ImportStep>, Vec<Wrong>) {
     let keys = known
         .devices
         .values()
@@ -65,7 +65,7 @@ pub fn plan(rows: Vec<Row>, known: &Known) -> (Vec<ImportStep>, Vec<Wrong>) {
     (steps, wrong)
 }
 
-fn judge(row: &Row, known: &Known, keys: &BTreeMap<&str, &str>) -> Result<Action, Vec<String>> {
+fn judge(row: &Row, known: &Inventory, keys: &BTreeMap<&str, &str>) -> Result<Action, Vec<String>> {
     let text = |field: &str| row.fields.get(field).and_then(Value::as_str);
     let name = &row.name;
     if let Some(device) = known.devices.get(name) {
