@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::data_dir::start::{Reached, StartStep};
 use crate::first_start;
-use crate::first_start::Found;
+use crate::first_start::StartKind;
 use crate::identity::Identity;
 use crate::identity::continuity;
 use crate::identity::continuity::PublishedIdentity;
@@ -63,7 +63,7 @@ impl Opened {
                 "a backup that was given takes effect; the gateway that was here lies in a folder beside"
             );
         }
-        let is_first = first_start::examine(data.path()).await? == Found::FirstStart;
+        let is_first = first_start::examine(data.path()).await? == StartKind::FirstStart;
         if is_first {
             first_start::begin(data.path())?;
             reached(StartStep::Marked)?;

@@ -43,7 +43,7 @@ use crate::time::{ClockStep, Mono, Now, Wall};
 
 use by_service::CommonFailures;
 use by_site::SiteIndex;
-pub use summary::Found;
+pub use summary::ProblemFinding;
 
 /// Problems that begin within this time of each other may have one cause. The gateway finds hosts
 /// that are lost together within a check interval and its retries; the longest in use take some
@@ -282,7 +282,7 @@ impl Incidents {
         &mut self,
         object: &CheckableId,
         began: Wall,
-        found: &Found,
+        found: &ProblemFinding,
         reachable: bool,
         at: Moment,
     ) -> Assigned {

@@ -306,9 +306,12 @@ async fn resolved(
     Ok(grant)
 }
 
-type Found<T> = (T, Option<String>);
+type Resolved<T> = (T, Option<String>);
 
-async fn source(conn: &mut SqliteConnection, wanted: SourceName) -> Result<Found<stored::Source>, Problem> {
+async fn source(
+    conn: &mut SqliteConnection,
+    wanted: SourceName,
+) -> Result<Resolved<stored::Source>, Problem> {
     match wanted {
         SourceName::Role(role) => Ok((stored::Source::Role(role), None)),
         SourceName::User(text) => {
@@ -369,7 +372,10 @@ pub(super) async fn no_source(conn: &mut SqliteConnection, field: &str, text: &s
     Problem::invalid(field, detail)
 }
 
-async fn target(conn: &mut SqliteConnection, wanted: TargetName) -> Result<Found<stored::Target>, Problem> {
+async fn target(
+    conn: &mut SqliteConnection,
+    wanted: TargetName,
+) -> Result<Resolved<stored::Target>, Problem> {
     match wanted {
         TargetName::AllDevices => Ok((stored::Target::AllDevices, None)),
         TargetName::Labels(labels) => Ok((stored::Target::Labels(labels), None)),

@@ -34,7 +34,7 @@ use crate::store::Store;
 use crate::store::intervals::Services;
 use crate::store::reports::{Selected, Selection};
 
-use collect::{Added, Collector, Found, OfGateway};
+use collect::{Added, Collector, OfGateway, SumsByService};
 pub use types::*;
 
 /// Hosts or services of one report. Each has some hundred bytes, and a year of intervals.
@@ -165,7 +165,7 @@ async fn sums(
     services: Services<'_>,
     period: Period,
     wanted: Vec<(HostId, String)>,
-) -> Result<Found, Problem> {
+) -> Result<SumsByService, Problem> {
     let crowded: BTreeSet<HostId> = store.crowded_hosts(hosts, services, period).await?.into_iter().collect();
     let others: Vec<HostId> = hosts.iter().copied().filter(|host| !crowded.contains(host)).collect();
     let mut found = collected(store, &others, services, period).await?.finish(wanted);
@@ -201,7 +201,7 @@ async fn in_parts(
     host: HostId,
     services: Services<'_>,
     period: Period,
-) -> Result<Found, Problem> {
+) -> Result<SumsByService, Problem> {
     let mut added = Added::new();
     for part in store.parts(host, period).await? {
         let collector = collected(store, &[host], services, part).await?;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::plan::{Desired, Found, Kind, Policy};
+use super::plan::{Desired, Existing, Kind, Policy};
 
 /// The author and time of a removal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ impl Removed {
 }
 
 /// Returns the contents of the file with present names.
-pub fn settle(wanted: Vec<Desired>, found: &[Found], policy: &Policy) -> Vec<Desired> {
+pub fn settle(wanted: Vec<Desired>, found: &[Existing], policy: &Policy) -> Vec<Desired> {
     let renamed = renamed(&wanted, found, policy);
     let mut wanted: Vec<Desired> = wanted.into_iter().map(|w| call(w, &renamed)).collect();
     let gone = gone(&wanted, found, policy);
@@ -61,11 +61,11 @@ fn space(kind: Kind) -> Option<Space> {
 }
 
 /// Maps names of the file to present ones, unless those belong to another resource of the file.
-fn renamed(wanted: &[Desired], found: &[Found], policy: &Policy) -> BTreeMap<(Space, String), String> {
+fn renamed(wanted: &[Desired], found: &[Existing], policy: &Policy) -> BTreeMap<(Space, String), String> {
     let is_in_file =
         |kind: Kind, name: &str| wanted.iter().any(|w| space(w.kind) == space(kind) && w.name == name);
     let is_there = |kind: Kind, name: &str| {
-        let own = |f: &Found| f.removed.is_none() && f.managed_by == policy.manager;
+        let own = |f: &Existing| f.removed.is_none() && f.managed_by == policy.manager;
         found.iter().any(|f| f.kind == kind && f.name == name && own(f))
     };
     let names = found.iter().filter_map(|f| {
@@ -108,9 +108,9 @@ fn call(mut w: Desired, renamed: &BTreeMap<(Space, String), String>) -> Desired 
 
 /// Returns devices and hosts of the file that were removed and stay removed. A host goes with its
 /// device.
-fn gone(wanted: &[Desired], found: &[Found], policy: &Policy) -> BTreeSet<String> {
+fn gone(wanted: &[Desired], found: &[Existing], policy: &Policy) -> BTreeSet<String> {
     let is_removed = |w: &Desired| {
-        let same = |f: &&Found| f.kind == w.kind && f.name == w.name;
+        let same = |f: &&Existing| f.kind == w.kind && f.name == w.name;
         !policy.overwrite && found.iter().find(same).is_some_and(|f| f.removed.is_some())
     };
     let is_there = |w: &Desired| found.iter().any(|f| f.kind == w.kind && f.name == w.name);
@@ -143,9 +143,9 @@ mod tests {
     use super::super::report::render;
     use super::*;
 
-    fn removed(kind: Kind, name: &str, to: Option<&str>) -> Found {
+    fn removed(kind: Kind, name: &str, to: Option<&str>) -> Existing {
         let removed = Removed { by: "user:ann".into(), at: "T".into(), renamed_to: to.map(str::to_owned) };
-        Found { removed: Some(removed), id: Some("g_1".into()), ..found(kind, name, json!({})) }
+        Existing { removed: Some(removed), id: Some("g_1".into()), ..found(kind, name, json!({})) }
     }
 
     fn site() -> Vec<Desired> {
@@ -194,7 +194,7 @@ mod tests {
         let there = [
             removed(Kind::Device, "router", Some("gate")),
             found(Kind::Device, "cam", json!({ "parents": ["gate"] })),
-            Found {
+            Existing {
                 edited_by: Some("user:ann".into()),
                 ..found(Kind::Device, "gate", json!({ "name": "gate" }))
             },

@@ -6,11 +6,11 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use super::plan::{Act, Found, Kind, PlanStep};
+use super::plan::{Act, Existing, Kind, PlanStep};
 
 /// The existing resources and the steps for those of the file.
 pub struct Fleet<'a> {
-    pub found: &'a [Found],
+    pub found: &'a [Existing],
     pub made: &'a [PlanStep],
     /// All resources of the file.
     pub named: &'a BTreeSet<(Kind, &'a str)>,
@@ -36,14 +36,14 @@ impl Fleet<'_> {
 
     fn first_needed(&self, gone: &[PlanStep]) -> Option<(usize, String)> {
         let needed = |(at, step): (usize, &PlanStep)| {
-            let needs = |f: &Found| Some((at, self.needs(f, &step.name)?));
+            let needs = |f: &Existing| Some((at, self.needs(f, &step.name)?));
             self.staying(gone).find_map(needs)
         };
         gone.iter().enumerate().filter(|(_, step)| ends(step)).find_map(needed)
     }
 
     /// Returns the reason why a host or device still needs `name`.
-    fn needs(&self, f: &Found, name: &str) -> Option<String> {
+    fn needs(&self, f: &Existing, name: &str) -> Option<String> {
         let how = match via(f) {
             Some(device) if device == name => "is behind it",
             _ if self.has_parent(f, name) && !self.follows(f) => "has it as a parent",
@@ -74,13 +74,13 @@ impl Fleet<'_> {
         children.map(|f| f.name.clone()).collect()
     }
 
-    fn staying(&self, gone: &[PlanStep]) -> impl Iterator<Item = &Found> {
-        let goes = |f: &Found| gone.iter().any(|step| ends(step) && step.name == f.name);
+    fn staying(&self, gone: &[PlanStep]) -> impl Iterator<Item = &Existing> {
+        let goes = |f: &Existing| gone.iter().any(|step| ends(step) && step.name == f.name);
         self.found.iter().filter(move |f| is_host(f.kind) && f.removed.is_none() && !f.former && !goes(f))
     }
 
     /// Whether it still has this parent after the run.
-    fn has_parent(&self, f: &Found, parent: &str) -> bool {
+    fn has_parent(&self, f: &Existing, parent: &str) -> bool {
         let said = self.step_of(f).filter(|step| step.act != Act::Keep);
         let said = said.and_then(|step| step.fields.get("parents"));
         let parents = said.or_else(|| f.fields.get("parents")).and_then(Value::as_array);
@@ -88,12 +88,12 @@ impl Fleet<'_> {
     }
 
     /// Whether it will match the file after the run.
-    fn follows(&self, f: &Found) -> bool {
+    fn follows(&self, f: &Existing) -> bool {
         let is_kept = self.step_of(f).is_some_and(|step| step.act == Act::Keep);
         self.named.contains(&(f.kind, f.name.as_str())) && !is_kept
     }
 
-    fn step_of(&self, f: &Found) -> Option<&PlanStep> {
+    fn step_of(&self, f: &Existing) -> Option<&PlanStep> {
         self.made.iter().find(|step| step.kind == f.kind && step.name == f.name)
     }
 }
@@ -106,18 +106,18 @@ fn is_host(kind: Kind) -> bool {
     matches!(kind, Kind::Host | Kind::Device)
 }
 
-fn via(found: &Found) -> Option<&str> {
+fn via(found: &Existing) -> Option<&str> {
     found.fields.get("via").and_then(Value::as_str)
 }
 
 /// Returns the device and the parents of a host.
-fn before(found: &Found) -> impl Iterator<Item = &str> {
+fn before(found: &Existing) -> impl Iterator<Item = &str> {
     let parents = found.fields.get("parents").and_then(Value::as_array).into_iter().flatten();
     via(found).into_iter().chain(parents.filter_map(Value::as_str))
 }
 
 /// Orders removed hosts and devices, each before its parents.
-fn dependents_first(steps: Vec<PlanStep>, found: &[Found]) -> Vec<PlanStep> {
+fn dependents_first(steps: Vec<PlanStep>, found: &[Existing]) -> Vec<PlanStep> {
     let end = steps.iter().rposition(|step| is_host(step.kind)).map_or(0, |at| at + 1);
     let start = steps.iter().position(|step| is_host(step.kind)).unwrap_or(end);
     let mut steps = steps;
@@ -157,7 +157,7 @@ fn extended(fields: &Map<String, Value>) -> impl Iterator<Item = &str> {
 }
 
 /// Orders removed profiles before those they extend. Profiles are removed last.
-fn heirs_first(steps: Vec<PlanStep>, found: &[Found]) -> Vec<PlanStep> {
+fn heirs_first(steps: Vec<PlanStep>, found: &[Existing]) -> Vec<PlanStep> {
     let (profiles, mut rest): (Vec<PlanStep>, Vec<PlanStep>) =
         steps.into_iter().partition(|s| s.kind == Kind::Profile);
     let with_heirs = profiles.into_iter().map(|step| {

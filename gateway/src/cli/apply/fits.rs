@@ -12,7 +12,7 @@ use fleetgate_engine::notification::Selector;
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 
-use super::plan::{Act, Found, Kind, PlanStep};
+use super::plan::{Act, Existing, Kind, PlanStep};
 use crate::store::definition;
 
 /// A conflict, and its step.
@@ -28,7 +28,7 @@ type Fields<'a> = &'a Map<String, Value>;
 pub struct Future<'a>(BTreeMap<(Kind, &'a str), Fields<'a>>, BTreeMap<(Kind, &'a str), Fields<'a>>);
 
 impl<'a> Future<'a> {
-    pub fn of(steps: &'a [PlanStep], found: &'a [Found]) -> Self {
+    pub fn of(steps: &'a [PlanStep], found: &'a [Existing]) -> Self {
         let there = found.iter().filter(|f| f.removed.is_none() && !f.former);
         let was: BTreeMap<_, _> = there.map(|f| ((f.kind, f.name.as_str()), &f.fields)).collect();
         let (mut now, mut before) = (was, BTreeMap::new());
@@ -256,7 +256,7 @@ fn has_what_its_budget_is_of(step: &PlanStep) -> Result<(), Misfit> {
 /// Keeps resources that are no longer in the file while a remaining one needs them.
 pub fn keep_needed(
     mut steps: Vec<PlanStep>,
-    found: &[Found],
+    found: &[Existing],
     users: &BTreeMap<String, String>,
 ) -> Vec<PlanStep> {
     // Each pass keeps one more, so the loop ends.
@@ -269,7 +269,7 @@ pub fn keep_needed(
 
 fn first_needed(
     steps: &[PlanStep],
-    found: &[Found],
+    found: &[Existing],
     users: &BTreeMap<String, String>,
 ) -> Option<(usize, String)> {
     let ends =

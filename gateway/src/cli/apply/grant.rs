@@ -18,7 +18,7 @@ use super::super::device::present;
 use super::super::host::pages;
 use super::downtime::text;
 use super::file::{BadFile, Source};
-use super::plan::{Desired, Found, Kind, PlanStep};
+use super::plan::{Desired, Existing, Kind, PlanStep};
 use super::refusals::Names;
 use crate::api::grants::{self, GrantAccess, Port};
 use crate::api::operators::Operator;
@@ -130,7 +130,7 @@ pub(super) async fn look(
     client: &Client,
     wanted: &[Desired],
     names: &mut Names,
-) -> anyhow::Result<Vec<Found>> {
+) -> anyhow::Result<Vec<Existing>> {
     let is_wanted = wanted.iter().any(|w| w.kind == Kind::Grant);
     let all: Vec<grants::Grant> = match pages(client, "/grants", &[]).await {
         // A file without grants needs no permission for them.
@@ -156,7 +156,7 @@ fn is_forbidden(error: &anyhow::Error) -> bool {
 }
 
 /// The gateway compares the user of a peer again when it writes, because the name may be taken meanwhile.
-fn found(g: grants::Grant, owners: &BTreeMap<String, String>) -> Option<Found> {
+fn found(g: grants::Grant, owners: &BTreeMap<String, String>) -> Option<Existing> {
     let mut source = g.source;
     if let Some(owner) = source.peer.as_ref().and_then(|peer| owners.get(peer)) {
         source.user = Some(owner.clone());
@@ -165,7 +165,7 @@ fn found(g: grants::Grant, owners: &BTreeMap<String, String>) -> Option<Found> {
         "source": source, "target": g.target, "access": g.access, "from": g.from, "until": g.until,
         "reason": g.reason,
     }));
-    Some(Found {
+    Some(Existing {
         kind: Kind::Grant,
         name: g.name?,
         fields: fields.as_object().cloned().unwrap_or_default(),

@@ -42,7 +42,7 @@ use crate::api::removals::Removal;
 use crate::api::types::{Managed, Page};
 use crate::api::{Affected, Effect};
 use crate::cli::out;
-use plan::{Act, Desired, Found, Kind, PlanStep, Policy};
+use plan::{Act, Desired, Existing, Kind, PlanStep, Policy};
 use profile_order::Turn;
 use refusals::Names;
 
@@ -109,7 +109,7 @@ struct Run<'a> {
     client: &'a Client,
     args: &'a ApplyArgs,
     steps: &'a [PlanStep],
-    found: &'a [Found],
+    found: &'a [Existing],
 }
 
 impl Run<'_> {
@@ -160,7 +160,7 @@ impl Run<'_> {
 }
 
 /// Returns the steps, including those that only report.
-fn steps(wanted: Vec<Desired>, found: &[Found], names: &Names, policy: &Policy) -> Vec<PlanStep> {
+fn steps(wanted: Vec<Desired>, found: &[Existing], names: &Names, policy: &Policy) -> Vec<PlanStep> {
     let wanted = absent::settle(wanted, found, policy);
     fits::keep_needed(plan::plan(&wanted, found, policy), found, &names.users)
 }
@@ -221,7 +221,11 @@ fn agreed(args: &ApplyArgs) -> anyhow::Result<bool> {
 
 /// Reads the resources that the file names, those of this manager, and all names that can be
 /// referred to.
-async fn look(client: &Client, wanted: &[Desired], policy: &Policy) -> anyhow::Result<(Vec<Found>, Names)> {
+async fn look(
+    client: &Client,
+    wanted: &[Desired],
+    policy: &Policy,
+) -> anyhow::Result<(Vec<Existing>, Names)> {
     let (mut found, mut names) = (Vec::new(), Names::default());
     let gateway: Gateway = client.get("/gateway", &[]).await?;
     names.pools = [gateway.pool_v4, gateway.pool_v6].iter().filter_map(|pool| pool.parse().ok()).collect();
@@ -267,7 +271,7 @@ async fn look(client: &Client, wanted: &[Desired], policy: &Policy) -> anyhow::R
 }
 
 /// Reads contacts and notification rules. The contact of the settings is no resource of the API.
-async fn people(client: &Client, names: &mut Names) -> anyhow::Result<Vec<Found>> {
+async fn people(client: &Client, names: &mut Names) -> anyhow::Result<Vec<Existing>> {
     let mut found = Vec::new();
     for (kind, list) in [(Kind::Contact, "/contacts"), (Kind::NotificationRule, "/rules")] {
         let page: Page<Value> = client.get(list, &[]).await?;
@@ -286,16 +290,17 @@ async fn people(client: &Client, names: &mut Names) -> anyhow::Result<Vec<Found>
 }
 
 /// Converts a removal. Ignores kinds that this version does not know.
-fn of_removal(r: Removal) -> Option<Found> {
+fn of_removal(r: Removal) -> Option<Existing> {
     let kind = serde_json::from_value(json!(r.kind)).ok()?;
     let removed = absent::Removed { by: r.removed_by, at: r.removed_at, renamed_to: r.renamed_to };
     let managed = Managed { managed_by: r.managed_by, edited_by: None };
     let found = thing(kind, r.name, Value::Null, managed, None);
-    Some(Found { id: Some(r.id), removed: Some(removed), ..found })
+    Some(Existing { id: Some(r.id), removed: Some(removed), ..found })
 }
 
-fn with_services(found: &[Found], policy: &Policy, wanted: &BTreeSet<(Kind, &str)>) -> Vec<String> {
-    let concerns = |f: &&Found| f.managed_by == policy.manager || wanted.contains(&(f.kind, f.name.as_str()));
+fn with_services(found: &[Existing], policy: &Policy, wanted: &BTreeSet<(Kind, &str)>) -> Vec<String> {
+    let concerns =
+        |f: &&Existing| f.managed_by == policy.manager || wanted.contains(&(f.kind, f.name.as_str()));
     let hosts = found.iter().filter(|f| matches!(f.kind, Kind::Device | Kind::Host)).filter(concerns);
     hosts.map(|f| f.name.clone()).collect()
 }
@@ -307,9 +312,9 @@ fn fields(value: Value) -> Map<String, Value> {
     }
 }
 
-fn thing(kind: Kind, name: String, value: Value, managed: Managed, version: Option<i64>) -> Found {
+fn thing(kind: Kind, name: String, value: Value, managed: Managed, version: Option<i64>) -> Existing {
     let Managed { managed_by, edited_by } = managed;
-    Found {
+    Existing {
         kind,
         name,
         fields: fields(value),
@@ -322,7 +327,7 @@ fn thing(kind: Kind, name: String, value: Value, managed: Managed, version: Opti
     }
 }
 
-fn of_profile(p: Profile) -> anyhow::Result<Found> {
+fn of_profile(p: Profile) -> anyhow::Result<Existing> {
     let mut services = serde_json::to_value(&p.services)?;
     if let Some(services) = services.as_object_mut() {
         services.values_mut().for_each(|service| *service = settings(Some(service.take())));
@@ -332,12 +337,12 @@ fn of_profile(p: Profile) -> anyhow::Result<Found> {
     Ok(thing(Kind::Profile, p.name, value, p.managed, Some(p.version)))
 }
 
-fn of_rules(rules: ProfileRules) -> anyhow::Result<Found> {
+fn of_rules(rules: ProfileRules) -> anyhow::Result<Existing> {
     let value = json!({ "rules": rules.rules });
     Ok(thing(Kind::ProfileRules, String::new(), value, rules.managed, Some(rules.version)))
 }
 
-async fn of_device(client: &Client, d: Device) -> anyhow::Result<Found> {
+async fn of_device(client: &Client, d: Device) -> anyhow::Result<Existing> {
     let settings: HostSettings = client.get(&api_path!("/hosts/{}/settings", d.name), &[]).await?;
     let mut value = fields(serde_json::to_value(&settings)?);
     value.insert("networks".to_owned(), json!(d.networks));
@@ -345,14 +350,14 @@ async fn of_device(client: &Client, d: Device) -> anyhow::Result<Found> {
     Ok(thing(Kind::Device, d.name, Value::Object(value), d.managed, Some(d.version)))
 }
 
-fn of_host(settings: &HostSettings) -> anyhow::Result<Found> {
+fn of_host(settings: &HostSettings) -> anyhow::Result<Existing> {
     let value = serde_json::to_value(settings)?;
     Ok(thing(Kind::Host, settings.name.clone(), value, settings.managed.clone(), Some(settings.version)))
 }
 
-async fn of_services(client: &Client, host: &str) -> anyhow::Result<Vec<Found>> {
+async fn of_services(client: &Client, host: &str) -> anyhow::Result<Vec<Existing>> {
     let page: Page<Value> = client.get(&api_path!("/hosts/{}/overrides", host), &[]).await?;
-    let found = |stored: Value| -> anyhow::Result<Found> {
+    let found = |stored: Value| -> anyhow::Result<Existing> {
         let managed: Managed = serde_json::from_value(stored.clone())?;
         let (name, version) = (stored["service"].as_str().unwrap_or_default(), stored["version"].as_i64());
         let name = format!("{host}/{name}");

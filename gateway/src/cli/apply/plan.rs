@@ -78,7 +78,7 @@ impl Desired {
 
 /// An existing resource, or one that an operator has removed.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Found {
+pub struct Existing {
     pub kind: Kind,
     pub name: String,
     pub fields: Map<String, Value>,
@@ -144,8 +144,8 @@ pub struct PlanStep {
 }
 
 /// Returns the steps in a possible order.
-pub fn plan(wanted: &[Desired], found: &[Found], policy: &Policy) -> Vec<PlanStep> {
-    let there: BTreeMap<(Kind, &str), &Found> =
+pub fn plan(wanted: &[Desired], found: &[Existing], policy: &Policy) -> Vec<PlanStep> {
+    let there: BTreeMap<(Kind, &str), &Existing> =
         found.iter().filter(|f| !f.former).map(|f| ((f.kind, f.name.as_str()), f)).collect();
     let named: BTreeSet<(Kind, &str)> = wanted
         .iter()
@@ -154,7 +154,7 @@ pub fn plan(wanted: &[Desired], found: &[Found], policy: &Policy) -> Vec<PlanSte
     let hosts: BTreeSet<&str> =
         wanted.iter().filter(|w| w.kind.needs_prune()).map(|w| w.name.as_str()).collect();
     let made = wanted.iter().filter_map(|w| match there.get(&(w.kind, w.name.as_str())) {
-        Some(Found { removed: Some(removed), .. }) => Some(taken_away(w, removed, policy)),
+        Some(Existing { removed: Some(removed), .. }) => Some(taken_away(w, removed, policy)),
         Some(found) => differing(w, found, policy),
         None => Some(w.without.as_ref().map_or_else(|| make(w), |host| absent(w, host))),
     });
@@ -208,7 +208,7 @@ fn taken_away(w: &Desired, removed: &Removed, policy: &Policy) -> PlanStep {
     PlanStep { why, line: w.line, ..step((w.kind, &w.name), Act::Keep) }
 }
 
-fn differing(w: &Desired, found: &Found, policy: &Policy) -> Option<PlanStep> {
+fn differing(w: &Desired, found: &Existing, policy: &Policy) -> Option<PlanStep> {
     let differences = differences::compare(w, &found.fields);
     let is_own = found.managed_by == policy.manager;
     // The rules always exist. Until their first write, they have no manager.
@@ -231,7 +231,7 @@ fn differing(w: &Desired, found: &Found, policy: &Policy) -> Option<PlanStep> {
 }
 
 /// Returns the step for a resource that the file does not name (any more).
-fn leftover(found: &Found, hosts: &BTreeSet<&str>, policy: &Policy) -> Option<PlanStep> {
+fn leftover(found: &Existing, hosts: &BTreeSet<&str>, policy: &Policy) -> Option<PlanStep> {
     if found.former {
         let (why, id) = ("replaced by another one".to_owned(), found.id.clone());
         return Some(PlanStep { why, id, ..step((found.kind, &found.name), Act::Remove) });
@@ -266,7 +266,7 @@ fn leftover(found: &Found, hosts: &BTreeSet<&str>, policy: &Policy) -> Option<Pl
     Some(PlanStep { differences, why, version, id, ..step((found.kind, &found.name), act) })
 }
 
-fn forget(found: &Found, removed: &Removed) -> PlanStep {
+fn forget(found: &Existing, removed: &Removed) -> PlanStep {
     let why = format!("{}; not in the file, and forgotten", removed.words(found.kind));
     PlanStep { why, id: found.id.clone(), ..step((found.kind, &found.name), Act::Forget) }
 }
@@ -288,10 +288,10 @@ pub mod testing {
         Desired::new(kind, name.into(), fields.as_object().cloned().unwrap_or_default(), 1)
     }
 
-    pub fn found(kind: Kind, name: &str, fields: Value) -> Found {
+    pub fn found(kind: Kind, name: &str, fields: Value) -> Existing {
         let fields = fields.as_object().cloned().unwrap_or_default();
         let (managed_by, edited_by) = ("apply".to_owned(), None);
-        Found {
+        Existing {
             kind,
             name: name.into(),
             fields,
@@ -351,9 +351,11 @@ mod tests {
         let limit = |warn: &str| json!({ "thresholds": [{ "metric": "used", "warn": warn }] });
         let wants = [wanted(Kind::Device, "a", json!({})), wanted(Kind::Service, "a/disk", limit("80"))];
         let night =
-            Found { edited_by: Some("user:ann".into()), ..found(Kind::Service, "a/disk", limit("95")) };
-        let own =
-            Found { managed_by: "api".into(), ..found(Kind::Service, "a/load", json!({ "disabled": true })) };
+            Existing { edited_by: Some("user:ann".into()), ..found(Kind::Service, "a/disk", limit("95")) };
+        let own = Existing {
+            managed_by: "api".into(),
+            ..found(Kind::Service, "a/load", json!({ "disabled": true }))
+        };
         let there = [found(Kind::Device, "a", json!({})), night, own];
         let steps = plan(&wants, &there, &policy());
         assert_eq!(acts(&steps), [(Act::Keep, "a/disk"), (Act::Keep, "a/load")]);
@@ -367,8 +369,8 @@ mod tests {
     fn what_others_manage_is_left_alone() {
         let wants = [wanted(Kind::Device, "a", json!({ "notes": "x" }))];
         let there = [
-            Found { managed_by: "api".into(), ..found(Kind::Device, "a", json!({ "notes": "y" })) },
-            Found { managed_by: "api".into(), ..found(Kind::Device, "b", json!({})) },
+            Existing { managed_by: "api".into(), ..found(Kind::Device, "a", json!({ "notes": "y" })) },
+            Existing { managed_by: "api".into(), ..found(Kind::Device, "b", json!({})) },
             found(Kind::Device, "c", json!({})),
         ];
         let steps = plan(&wants, &there, &policy());

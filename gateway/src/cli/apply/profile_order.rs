@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fleetgate_engine::monitor::profile::{Catalogue, Profile};
 use serde_json::{Map, Value, json};
 
-use super::plan::{Act, Found, Kind, PlanStep};
+use super::plan::{Act, Existing, Kind, PlanStep};
 use crate::api::{FieldError, profiles};
 
 type Fields = Map<String, Value>;
@@ -23,7 +23,7 @@ pub struct Turn<'a> {
 }
 
 /// Returns the writes in their order. `steps`: each profile after those that it extends.
-pub fn turns<'a>(steps: &'a [PlanStep], found: &'a [Found]) -> Vec<Turn<'a>> {
+pub fn turns<'a>(steps: &'a [PlanStep], found: &'a [Existing]) -> Vec<Turn<'a>> {
     let there = found.iter().filter(|f| f.kind == Kind::Profile && f.removed.is_none());
     let found: BTreeMap<&str, &Fields> = there.map(|f| (f.name.as_str(), &f.fields)).collect();
     let is_written = |step: &&PlanStep| matches!(step.act, Act::Make | Act::Change | Act::Adopt);
@@ -157,7 +157,7 @@ mod tests {
 
     /// Returns the writes as `NAME: SERVICES`, and what is refused.
     fn written(before: &[(&str, Value)], file: &[(&str, Value)]) -> (Vec<String>, Vec<String>) {
-        let found: Vec<Found> =
+        let found: Vec<Existing> =
             before.iter().map(|(name, fields)| found(Kind::Profile, name, fields.clone())).collect();
         let wanted: Vec<_> =
             file.iter().map(|(name, fields)| wanted(Kind::Profile, name, fields.clone())).collect();

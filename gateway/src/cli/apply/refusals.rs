@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::differences::Difference;
 use super::fits::Future;
-use super::plan::{Act, Found, Kind, PlanStep};
+use super::plan::{Act, Existing, Kind, PlanStep};
 use super::profile_order;
 use crate::api::{contacts, devices, downtimes, grants, host_settings, profiles, rules};
 use crate::clock;
@@ -42,7 +42,7 @@ pub struct Names {
 pub fn check(
     file: &Path,
     steps: &[PlanStep],
-    found: &[Found],
+    found: &[Existing],
     names: Names,
     takes_conf: bool,
 ) -> anyhow::Result<()> {
@@ -67,7 +67,7 @@ pub fn check(
 }
 
 /// Checks that each gate has the services that it names when the run is over.
-fn gates_fit(file: &Path, steps: &[PlanStep], found: &[Found]) -> anyhow::Result<()> {
+fn gates_fit(file: &Path, steps: &[PlanStep], found: &[Existing]) -> anyhow::Result<()> {
     let mut turns = profile_order::turns(steps, found).into_iter();
     let refused = turns.find_map(|turn| Some((turn.step, turn.refused?)));
     let Some((step, error)) = refused else { return Ok(()) };
@@ -121,7 +121,7 @@ fn shown_once(at: &str, step: &PlanStep, takes_conf: bool) -> anyhow::Result<()>
 }
 
 /// Checks that a host behind a device neither moves behind another one nor becomes a device.
-fn stays_what_it_is(at: &str, step: &PlanStep, found: &[Found]) -> anyhow::Result<()> {
+fn stays_what_it_is(at: &str, step: &PlanStep, found: &[Existing]) -> anyhow::Result<()> {
     let via = |d: &&Difference| d.field == "via" && step.act == Act::Change;
     if let Some(moved) = step.differences.iter().find(via) {
         let now = moved.now.as_deref().unwrap_or_default();
