@@ -112,7 +112,7 @@ impl Now {
 
 /// A step of the wall clock, larger than a day of slewing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Step {
+pub struct ClockStep {
     /// The time that the clock would show without the step.
     expected: Wall,
     shows: Wall,
@@ -121,10 +121,10 @@ pub struct Step {
 /// A wall clock that differs by this much from the boot-time clock's progress has stepped.
 const LEAST_STEP: Duration = Duration::from_secs(1);
 
-impl Step {
+impl ClockStep {
     /// Returns the step between two readings; `None`: there was none.
-    pub fn between(before: Now, now: Now) -> Option<Step> {
-        let step = Step { expected: before.wall + now.mono.since(before.mono), shows: now.wall };
+    pub fn between(before: Now, now: Now) -> Option<ClockStep> {
+        let step = ClockStep { expected: before.wall + now.mono.since(before.mono), shows: now.wall };
         (step.size() > LEAST_STEP).then_some(step)
     }
 
@@ -165,16 +165,16 @@ mod tests {
 
     #[test]
     fn a_clock_that_goes_on_as_time_does_was_not_set() {
-        assert_eq!(Step::between(now(10, 1_000), now(70, 1_060)), None);
-        assert_eq!(Step::between(now(10, 1_000), now(70, 1_061)), None, "slewing");
+        assert_eq!(ClockStep::between(now(10, 1_000), now(70, 1_060)), None);
+        assert_eq!(ClockStep::between(now(10, 1_000), now(70, 1_061)), None, "slewing");
     }
 
     #[test]
     fn a_time_read_before_a_step_back_stays_before_later_ones() {
-        let back = Step::between(now(10, 5_000), now(20, 1_410)).expect("a step");
+        let back = ClockStep::between(now(10, 5_000), now(20, 1_410)).expect("a step");
         assert_eq!((back.size(), back.ahead_ms()), (Duration::from_secs(3_600), -3_600_000));
         assert_eq!(back.rebase(Wall::from_millis(4_990_000)), Wall::from_millis(1_390_000));
-        let ahead = Step::between(now(10, 1_400), now(20, 5_010)).expect("a step");
+        let ahead = ClockStep::between(now(10, 1_400), now(20, 5_010)).expect("a step");
         assert_eq!((ahead.size(), ahead.ahead_ms()), (Duration::from_secs(3_600), 3_600_000));
         assert_eq!(ahead.rebase(Wall::from_millis(1_390_000)), Wall::from_millis(1_390_000));
     }

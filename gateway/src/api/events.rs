@@ -49,10 +49,10 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct Filter {
     /// Only events of this host or device, by id or name. A removed one is found by its id.
     host: Option<String>,
-    /// A kind (`state`), or the first part of some (`device` for `device.created`).
+    /// A kind (`state.changed`), or the first part of some (`device` for `device.created`).
     kind: Option<String>,
     /// Oldest first, from after this number on; without it the newest come first.
     since: Option<i64>,
@@ -62,7 +62,7 @@ struct Wanted {
     to: Option<String>,
 }
 
-impl Wanted {
+impl Filter {
     /// Without a host the whole log would be searched for a time: `since` finds a place in it.
     fn times(&self) -> Result<(Option<Wall>, Option<Wall>), Problem> {
         let (from, to) = ids::parse_times(self.from.as_deref(), self.to.as_deref())?;
@@ -83,7 +83,7 @@ struct LeftOut {
 }
 
 impl LeftOut {
-    fn families(&self, wanted: &Wanted) -> Result<Vec<&str>, Problem> {
+    fn families(&self, wanted: &Filter) -> Result<Vec<&str>, Problem> {
         let families: Vec<&str> = self.without.iter().flat_map(|text| text.split(',')).collect();
         if !families.is_empty() && wanted.host.is_none() {
             let detail = "without: only with host; without it, `kind` selects a kind or a family";
@@ -99,13 +99,13 @@ impl LeftOut {
 /// logins, or customers, rentals and subscriptions. A token with scopes gets the former only with the scope `access`, and
 /// the latter only with `rentals`.
 #[utoipa::path(get, path = "/events", operation_id = "list_events", tag = "monitoring",
-    security(("token" = ["monitoring:viewer"])), params(Paging, Wanted, LeftOut),
+    security(("token" = ["monitoring:viewer"])), params(Paging, Filter, LeftOut),
     responses((status = 200, body = Page<Event>)))]
 async fn list(
     State(app): State<AppState>,
     who: Principal,
     Query(paging): Query<Paging>,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<Filter>,
     Query(left_out): Query<LeftOut>,
 ) -> Result<Json<Page<Event>>, Problem> {
     let (without, families) = (hidden_from(&who), left_out.families(&wanted)?);
@@ -129,12 +129,12 @@ pub(super) fn hidden_from(who: &Principal) -> Vec<Topic> {
 
 /// Actions of users, tokens and devices, the newest first.
 #[utoipa::path(get, path = "/audit", operation_id = "list_audit", tag = "access",
-    security(("token" = ["access:admin"])), params(Paging, Wanted),
+    security(("token" = ["access:admin"])), params(Paging, Filter),
     responses((status = 200, body = Page<Event>)))]
 async fn audit(
     State(app): State<AppState>,
     Query(paging): Query<Paging>,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<Filter>,
 ) -> Result<Json<Page<Event>>, Problem> {
     page(&app, &paging, &wanted, &EventFilter { audit: true, ..EventFilter::default() }).await
 }
@@ -142,7 +142,7 @@ async fn audit(
 async fn page(
     app: &AppState,
     paging: &Paging,
-    wanted: &Wanted,
+    wanted: &Filter,
     all: &EventFilter<'_>,
 ) -> Result<Json<Page<Event>>, Problem> {
     let (limit, after) = (paging.limit()?, paging.after_number()?);

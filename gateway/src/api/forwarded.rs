@@ -28,7 +28,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct Filter {
     /// Only what went to this host, by name or id.
     host: Option<String>,
     /// Only what this operator sent, by name or id.
@@ -88,9 +88,9 @@ pub struct ForwardedHour {
 /// Traffic of people through the gateway to hosts, by hour. The rows of a flow come when it ends, and
 /// each hour; those of a rental each minute.
 #[utoipa::path(get, path = "/forwarded", operation_id = "list_forwarded", tag = "access",
-    security(("token" = ["access:operator"])), params(Wanted),
+    security(("token" = ["access:operator"])), params(Filter),
     responses((status = 200, body = Forwarded)))]
-async fn list(State(app): State<AppState>, Query(wanted): Query<Wanted>) -> Result<Json<Forwarded>, Problem> {
+async fn list(State(app): State<AppState>, Query(wanted): Query<Filter>) -> Result<Json<Forwarded>, Problem> {
     let limit = wanted.limit.unwrap_or(DEFAULT_ROWS);
     if !(1..=MOST_ROWS).contains(&limit) {
         return Err(Problem::bad_request("bad_query", format!("limit: 1 to {MOST_ROWS} is expected")));
@@ -111,7 +111,7 @@ async fn list(State(app): State<AppState>, Query(wanted): Query<Wanted>) -> Resu
         }
         None => None,
     };
-    let wanted = stored::Wanted { host, source: operator, rental };
+    let wanted = stored::Filter { host, source: operator, rental };
     let rows = stored::newest(&mut conn, wanted, limit).await?;
     Ok(Json(Forwarded { hours: rows.iter().map(to_api).collect() }))
 }

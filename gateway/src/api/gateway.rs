@@ -118,7 +118,7 @@ async fn set_endpoint(
     let mut write = ApiTx::begin(&app, &who).await?;
     settings::put(write.tx(), ENDPOINT, &endpoint.to_string()).await?;
     let data = json!({ "endpoint": endpoint.to_string() });
-    write.event("gateway.endpoint", (Object::System, Id::from_i64(0)), "confirmed", data).await?;
+    write.event("gateway.endpoint_changed", (Object::System, Id::from_i64(0)), "confirmed", data).await?;
     write.commit().await?;
     Ok(Json(facts(&app, Some(endpoint))))
 }

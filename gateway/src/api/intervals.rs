@@ -47,7 +47,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct IntervalParams {
     /// RFC 3339; a day before `to` when absent.
     from: Option<String>,
     /// RFC 3339, not included; now when absent.
@@ -60,12 +60,12 @@ struct Wanted {
 /// services, each series in the order of time. A removed host is found by its id.
 #[utoipa::path(get, path = "/hosts/{host}/intervals", operation_id = "list_host_intervals", tag = "monitoring",
     security(("token" = ["monitoring:viewer"])),
-    params(("host" = String, Path, description = "id or name"), Wanted),
+    params(("host" = String, Path, description = "id or name"), IntervalParams),
     responses((status = 200, body = Page<HostInterval>)))]
 async fn intervals(
     State(app): State<AppState>,
     Path(host): Path<String>,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<IntervalParams>,
 ) -> Result<Json<Page<HostInterval>>, Problem> {
     let (from, to) = times(wanted.from.as_deref(), wanted.to.as_deref(), clock::wall())?;
     let mut conn = app.store.reader().await?;

@@ -110,7 +110,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct MetricsParams {
     /// The service with the metric; the host check when absent.
     service: Option<String>,
     /// The label of the metric, such as `rta`.
@@ -157,13 +157,13 @@ impl<S: Send + Sync> FromRequestParts<S> for WithHosts {
 /// One metric of one or many hosts in columns of equal steps, from the finest samples or roll-ups that need no more
 /// points than were asked for. At most 200 series, or hosts of groups.
 #[utoipa::path(get, path = "/metrics/query", operation_id = "query_metrics", tag = "monitoring",
-    security(("token" = ["monitoring:viewer"])), params(WithHosts, WithLabels, Wanted),
+    security(("token" = ["monitoring:viewer"])), params(WithHosts, WithLabels, MetricsParams),
     responses((status = 200, body = MetricsQuery)))]
 async fn query_metrics(
     State(app): State<AppState>,
     WithHosts { host }: WithHosts,
     WithLabels { label }: WithLabels,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<MetricsParams>,
 ) -> Result<Json<MetricsQuery>, Problem> {
     let now = clock::wall();
     let (times, points) = wanted.check(now)?;
@@ -174,7 +174,7 @@ async fn query_metrics(
     let series: Vec<Series> = found.iter().map(|found| found.series.clone()).collect();
     let columns = app.history.query(&series, &plan).await?;
     let limits = limits(&app, &found, &wanted).await?;
-    let members: Vec<(Found, Columns)> = found.into_iter().zip(columns).collect();
+    let members: Vec<(MetricHost, Columns)> = found.into_iter().zip(columns).collect();
     let shown = match wanted.group_by.as_deref() {
         None => members.into_iter().map(|member| of_host(member, &limits, &plan)).collect(),
         Some(key) => {
@@ -185,7 +185,7 @@ async fn query_metrics(
     Ok(Json(answer(times, &plan, first_limits(limits.iter()), shown)))
 }
 
-impl Wanted {
+impl MetricsParams {
     /// Checks what needs no database. Returns the time and the number of points.
     fn check(&self, now: Wall) -> Result<((Wall, Wall), u32), Problem> {
         let refused = |detail: &str| Problem::bad_request("bad_query", detail);
@@ -266,14 +266,18 @@ fn too_many(why: &str) -> Problem {
 }
 
 /// A host with a series of the metric.
-struct Found {
+struct MetricHost {
     host: HostId,
     name: String,
     series: Series,
 }
 
 /// Returns the hosts that have the metric, in their order.
-async fn found(app: &AppState, hosts: Vec<(HostId, String)>, wanted: &Wanted) -> Result<Vec<Found>, Problem> {
+async fn found(
+    app: &AppState,
+    hosts: Vec<(HostId, String)>,
+    wanted: &MetricsParams,
+) -> Result<Vec<MetricHost>, Problem> {
     let ids: Vec<HostId> = hosts.iter().map(|(id, _)| *id).collect();
     let all = app.store.series_of(&ids, wanted.service(), &wanted.metric).await?;
     if all.len() > MAX_SERIES {
@@ -282,7 +286,7 @@ async fn found(app: &AppState, hosts: Vec<(HostId, String)>, wanted: &Wanted) ->
     let mut by_host: HashMap<HostId, Series> = all.into_iter().map(|series| (series.host, series)).collect();
     let found = hosts
         .into_iter()
-        .filter_map(|(host, name)| by_host.remove(&host).map(|series| Found { host, name, series }));
+        .filter_map(|(host, name)| by_host.remove(&host).map(|series| MetricHost { host, name, series }));
     Ok(found.collect())
 }
 
@@ -290,7 +294,11 @@ async fn found(app: &AppState, hosts: Vec<(HostId, String)>, wanted: &Wanted) ->
 type Limited = (HostId, MetricLimits);
 
 /// Returns the limits of the hosts whose last result has the metric, in the order of the hosts.
-async fn limits(app: &AppState, found: &[Found], wanted: &Wanted) -> Result<Vec<Limited>, Problem> {
+async fn limits(
+    app: &AppState,
+    found: &[MetricHost],
+    wanted: &MetricsParams,
+) -> Result<Vec<Limited>, Problem> {
     let hosts: Vec<HostId> = found.iter().map(|found| found.host).collect();
     Ok(app.store.metric_limits(&hosts, wanted.service(), &wanted.metric).await?)
 }
@@ -313,7 +321,7 @@ fn thresholds(limits: Option<&QueryLimits>) -> Thresholds {
 /// Returns the value of the label on each host that has it. All hosts together have none.
 async fn label_values(
     app: &AppState,
-    members: &[(Found, Columns)],
+    members: &[(MetricHost, Columns)],
     key: &str,
 ) -> Result<HashMap<HostId, String>, Problem> {
     if key == ALL {
@@ -329,7 +337,7 @@ type GroupKey = (Option<String>, String);
 
 /// Joins the hosts with the same value of the label. Values of different units have no mean.
 fn grouped(
-    members: Vec<(Found, Columns)>,
+    members: Vec<(MetricHost, Columns)>,
     values: &HashMap<HostId, String>,
     limits: &[Limited],
     plan: &Plan,
@@ -352,7 +360,7 @@ fn grouped(
     all
 }
 
-fn of_host((found, columns): (Found, Columns), limits: &[Limited], plan: &Plan) -> QueriedSeries {
+fn of_host((found, columns): (MetricHost, Columns), limits: &[Limited], plan: &Plan) -> QueriedSeries {
     let limits = first_limits(limits.iter().filter(|(host, _)| *host == found.host));
     let series = of_columns(columns, plan, uom(&found.series));
     let (host_id, host) = (Some(Kind::Host.text(found.host)), Some(found.name));

@@ -25,7 +25,7 @@ use super::{AppState, hosts, incidents};
 use crate::store::events::Object;
 use crate::store::lists::Entry;
 use crate::store::notices::{self, NoticeFilter, NoticeRow};
-use crate::store::outbox::{self, MessageRow, Wanted};
+use crate::store::outbox::{self, MessageRow};
 use crate::store::outcomes::{self, Outcome};
 use crate::store::{SqliteConnection, backlog, suppression_detail};
 
@@ -252,10 +252,10 @@ async fn list_messages(
 ) -> Result<Json<Page<Message>>, Problem> {
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let wanted = match filter.outcome.as_deref() {
-        None => Wanted::All,
-        Some("waiting") => Wanted::Waiting,
-        Some("sent") => Wanted::Sent,
-        Some("given_up") => Wanted::GivenUp,
+        None => outbox::Filter::All,
+        Some("waiting") => outbox::Filter::Waiting,
+        Some("sent") => outbox::Filter::Sent,
+        Some("given_up") => outbox::Filter::GivenUp,
         Some(_) => return Err(Problem::bad_request("bad_query", "outcome: waiting, sent or given_up")),
     };
     let mut conn = app.store.reader().await?;

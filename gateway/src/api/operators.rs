@@ -108,19 +108,19 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct Filter {
     /// Only those of this user (name or id).
     user: Option<String>,
 }
 
 /// Operators (peers of people), by name.
 #[utoipa::path(get, path = "/operators", operation_id = "list_operators", tag = "access",
-    security(("token" = ["access:operator"])), params(Paging, Wanted),
+    security(("token" = ["access:operator"])), params(Paging, Filter),
     responses((status = 200, body = Page<Operator>)))]
 async fn list(
     State(app): State<AppState>,
     Query(paging): Query<Paging>,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<Filter>,
 ) -> Result<Json<Page<Operator>>, Problem> {
     let (limit, after) = (paging.limit()?, paging.after()?.unwrap_or_default());
     let user = match &wanted.user {

@@ -42,7 +42,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct Filter {
     /// Only what this program manages.
     managed_by: Option<String>,
 }
@@ -50,13 +50,13 @@ struct Wanted {
 /// Objects of programs that others removed or renamed, the newest first. Viewers get none of grants, and
 /// neither do tokens with scopes other than `access`.
 #[utoipa::path(get, path = "/removals", operation_id = "list_removals", tag = "monitoring",
-    security(("token" = ["monitoring:viewer"])), params(Paging, Wanted),
+    security(("token" = ["monitoring:viewer"])), params(Paging, Filter),
     responses((status = 200, body = Page<Removal>)))]
 async fn list(
     State(app): State<AppState>,
     who: Principal,
     Query(paging): Query<Paging>,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<Filter>,
 ) -> Result<Json<Page<Removal>>, Problem> {
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let mut conn = app.store.reader().await?;

@@ -213,7 +213,7 @@ async fn user_of(app: &AppState, id: Id) -> Result<User, Problem> {
 async fn store_password(app: &AppState, by: &Principal, user: Id, hash: &str) -> Result<(), Problem> {
     let mut write = ApiTx::begin(app, by).await?;
     access::set_password(write.tx(), user, hash).await?;
-    write.event("user.password", (Object::User, user), "own password changed", json!({})).await?;
+    write.event("user.password_changed", (Object::User, user), "own password changed", json!({})).await?;
     write.commit().await
 }
 

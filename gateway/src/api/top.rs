@@ -65,7 +65,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct TopParams {
     /// What hosts are ranked by.
     #[serde(default)]
     #[param(required = true, value_type = names::TopMetricName)]
@@ -75,7 +75,7 @@ struct Wanted {
     limit: Option<i64>,
 }
 
-impl Wanted {
+impl TopParams {
     fn metric(&self) -> Result<TopMetric, Problem> {
         let found = TopMetric::ALL.into_iter().find(|metric| metric.name() == self.metric);
         let expected = || {
@@ -89,11 +89,11 @@ impl Wanted {
 /// The highest values of now, the highest first: `disk_used` of disk sensors, `rtt` of ping checks, both of services
 /// that are current, and `traffic` of devices in this month (UTC).
 #[utoipa::path(get, path = "/metrics/top", operation_id = "top_metrics", tag = "monitoring",
-    security(("token" = ["monitoring:viewer"])), params(Wanted),
+    security(("token" = ["monitoring:viewer"])), params(TopParams),
     responses((status = 200, body = Page<TopItem>)))]
 async fn top(
     State(app): State<AppState>,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<TopParams>,
 ) -> Result<Json<Page<TopItem>>, Problem> {
     let metric = wanted.metric()?;
     let limit = within("limit", wanted.limit.unwrap_or(DEFAULT_LIMIT), MAX_LIMIT)?;

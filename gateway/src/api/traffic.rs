@@ -51,7 +51,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct TrafficParams {
     /// So many days back from today; 31 when absent.
     #[param(minimum = 1, maximum = 1098)]
     days: Option<i64>,
@@ -60,12 +60,12 @@ struct Wanted {
 /// The bytes of a device on the wire, by UTC day, and its budget. Days are kept for three years by default.
 #[utoipa::path(get, path = "/hosts/{host}/traffic", operation_id = "host_traffic", tag = "monitoring",
     security(("token" = ["monitoring:viewer"])),
-    params(("host" = String, Path, description = "id or name"), Wanted),
+    params(("host" = String, Path, description = "id or name"), TrafficParams),
     responses((status = 200, body = Traffic)))]
 async fn traffic(
     State(app): State<AppState>,
     Path(host): Path<String>,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<TrafficParams>,
 ) -> Result<Json<Traffic>, Problem> {
     let most = wanted.days.unwrap_or(DEFAULT_DAYS);
     if !(1..=MOST_DAYS).contains(&most) {

@@ -244,7 +244,7 @@ async fn login_link(
     }
     let until = write.now + LINK_LIFE;
     let link = access::insert_login_link(write.tx(), user.id, until).await?;
-    write.event("user.login_link", (Object::User, user.id), "one-time login made", json!({})).await?;
+    write.event("user.login_link_created", (Object::User, user.id), "one-time login made", json!({})).await?;
     write.commit().await?;
     let url = format!("{}/login#{}", app.base_url(), link.reveal());
     let again = LoginLink { secret: None, url: None, expires_at: ids::time(until) };

@@ -238,7 +238,8 @@ mod tests {
         assert!((Duration::from_secs(2 * 3_600)..Duration::from_secs(11_700)).contains(&down), "{down:?}");
         assert_eq!(found[2].2, until);
 
-        let state = EventFilter { object: Some(camera), kind: Some("state"), ..EventFilter::default() };
+        let state =
+            EventFilter { object: Some(camera), kind: Some("state.changed"), ..EventFilter::default() };
         let log = store.events(Span::Since(0), &state, 1_000).await.unwrap();
         assert!(log.windows(2).all(|two| two[0].at <= two[1].at), "the log is in the order of time");
         let of_host = log.iter().filter(|event| event.object == "host").count();

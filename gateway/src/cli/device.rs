@@ -16,7 +16,7 @@ use super::removal::{self, Along};
 use super::table::{self, Column};
 use crate::api::devices::Device;
 use crate::cli::out;
-use crate::data_dir::secret_file::Place;
+use crate::data_dir::secret_file::ReservedFile;
 use crate::names;
 
 #[derive(Subcommand)]
@@ -289,8 +289,8 @@ pub(super) fn is_free(out: Option<&Path>) -> anyhow::Result<()> {
 }
 
 /// Reserves the file. A key that cannot be stored is not generated.
-pub(super) fn reserve(out: Option<&Path>) -> anyhow::Result<Option<Place>> {
-    out.map(Place::reserve).transpose()
+pub(super) fn reserve(out: Option<&Path>) -> anyhow::Result<Option<ReservedFile>> {
+    out.map(ReservedFile::reserve).transpose()
 }
 
 async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
@@ -312,7 +312,12 @@ async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
 }
 
 /// Writes only the configuration to the file or to stdout.
-fn credentials(client: &Client, made: &Value, qr: bool, out: Option<(&Path, Place)>) -> anyhow::Result<()> {
+fn credentials(
+    client: &Client,
+    made: &Value,
+    qr: bool,
+    out: Option<(&Path, ReservedFile)>,
+) -> anyhow::Result<()> {
     let conf = made["credentials"]["conf"].as_str();
     let name = made["device"]["name"].as_str().unwrap_or_default();
     if let (Some(conf), Some((out, place))) = (conf, out) {

@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn events_come_out_of_a_stream_cut_anywhere() {
-        let event = r#"{"seq":7,"at":"x","kind":"state","object":"host","object_id":null,"object_name":"a","service":null,"cause":"c","evidence":"","data":{},"principal":"system"}"#;
+        let event = r#"{"seq":7,"at":"x","kind":"state.changed","object":"host","object_id":null,"object_name":"a","service":null,"cause":"c","evidence":"","data":{},"principal":"system"}"#;
         let text = format!("event: overview\ndata: {{}}\n\nevent: event\ndata: {event}\n\n");
         for cut in 1..text.len() {
             let mut lines = Lines::default();

@@ -18,26 +18,26 @@ const ROOM: usize = 4096;
 /// # Errors
 /// Fails when the file exists or cannot be written.
 pub fn write_new(file: &Path, text: &str) -> anyhow::Result<()> {
-    Place::reserve(file)?.keep(text)
+    ReservedFile::reserve(file)?.keep(text)
 }
 
 /// A reserved file for a secret that is created elsewhere and shown once. It is reserved first, so that
 /// no secret is created that cannot be stored. If no secret follows, it leaves no file behind.
-pub struct Place {
+pub struct ReservedFile {
     file: PathBuf,
     /// The temporary file, which gets the final name when it is complete.
     half: PathBuf,
     out: File,
 }
 
-impl Place {
+impl ReservedFile {
     /// # Errors
     /// Fails when the file exists or cannot be written.
-    pub fn reserve(file: &Path) -> anyhow::Result<Place> {
-        Place::make(file).with_context(|| format!("cannot write {}", file.display()))
+    pub fn reserve(file: &Path) -> anyhow::Result<ReservedFile> {
+        ReservedFile::make(file).with_context(|| format!("cannot write {}", file.display()))
     }
 
-    fn make(file: &Path) -> io::Result<Place> {
+    fn make(file: &Path) -> io::Result<ReservedFile> {
         if file.symlink_metadata().is_ok() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -47,7 +47,7 @@ impl Place {
         // The remains of an earlier write that was cut off.
         let _ = fs::remove_file(&half);
         let out = make_new(&half)?;
-        let mut place = Place { file: file.to_owned(), half, out };
+        let mut place = ReservedFile { file: file.to_owned(), half, out };
         place.out.write_all(&[b' '; ROOM])?;
         place.out.sync_all()?;
         Ok(place)
@@ -71,7 +71,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ReservedFile {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.half);
     }
@@ -162,17 +162,17 @@ mod tests {
     fn a_place_is_taken_before_there_is_a_secret_and_leaves_nothing_without_one() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("key");
-        drop(Place::reserve(&file).unwrap());
+        drop(ReservedFile::reserve(&file).unwrap());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         fs::write(dir.path().join("key.new"), "what a power cut left").unwrap();
-        Place::reserve(&file).unwrap().keep("secret").unwrap();
+        ReservedFile::reserve(&file).unwrap().keep("secret").unwrap();
         assert_eq!(read(&file).unwrap().as_str(), "secret");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         for (at, why) in [("key", "already"), ("none/key", "cannot write")] {
-            let error = format!("{:#}", Place::reserve(&dir.path().join(at)).err().unwrap());
+            let error = format!("{:#}", ReservedFile::reserve(&dir.path().join(at)).err().unwrap());
             assert!(error.contains("cannot write") && error.contains(why), "{error}");
         }
-        let late = Place::reserve(&dir.path().join("late")).unwrap();
+        let late = ReservedFile::reserve(&dir.path().join("late")).unwrap();
         fs::write(dir.path().join("late"), "of another").unwrap();
         assert!(late.keep("secret").is_err());
         assert_eq!(fs::read_to_string(dir.path().join("late")).unwrap(), "of another");

@@ -5,7 +5,7 @@ use std::path::Path;
 
 /// The steps of a first start, in order. Tests let each of them fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum StartStep {
     Marked,
     WireguardKey,
     SshKey,
@@ -17,22 +17,22 @@ pub enum Step {
     LoginShown,
 }
 
-impl Step {
-    pub const ALL: [Step; 9] = [
-        Step::Marked,
-        Step::WireguardKey,
-        Step::SshKey,
-        Step::Sockets,
-        Step::Databases,
-        Step::Identity,
-        Step::Engine,
-        Step::Administrator,
-        Step::LoginShown,
+impl StartStep {
+    pub const ALL: [StartStep; 9] = [
+        StartStep::Marked,
+        StartStep::WireguardKey,
+        StartStep::SshKey,
+        StartStep::Sockets,
+        StartStep::Databases,
+        StartStep::Identity,
+        StartStep::Engine,
+        StartStep::Administrator,
+        StartStep::LoginShown,
     ];
 }
 
 /// Callback after each step; its error ends the start.
-pub type Reached<'a> = &'a (dyn Fn(Step) -> anyhow::Result<()> + Sync);
+pub type Reached<'a> = &'a (dyn Fn(StartStep) -> anyhow::Result<()> + Sync);
 
 /// How to restore the gateway from a backup. A restore needs an empty directory.
 pub fn restore_hint(dir: &Path) -> String {

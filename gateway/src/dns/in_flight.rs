@@ -20,15 +20,15 @@ struct Counts {
     peers: HashMap<PeerId, usize>,
 }
 
-/// A place that is free again when it is dropped.
-pub struct Place {
+/// The permit of a query, which is free again when it is dropped.
+pub struct QueryPermit {
     of: InFlight,
     peer: PeerId,
 }
 
 impl InFlight {
-    /// Takes a place for a query of this peer, if one is free.
-    pub fn enter(&self, peer: PeerId) -> Option<Place> {
+    /// Takes a permit for a query of this peer, if one is free.
+    pub fn enter(&self, peer: PeerId) -> Option<QueryPermit> {
         let mut counts = self.lock();
         let of_peer = counts.peers.get(&peer).copied().unwrap_or(0);
         if counts.all >= MAX || of_peer >= MAX_OF_PEER {
@@ -36,7 +36,7 @@ impl InFlight {
         }
         counts.all += 1;
         counts.peers.insert(peer, of_peer + 1);
-        Some(Place { of: self.clone(), peer })
+        Some(QueryPermit { of: self.clone(), peer })
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
@@ -44,7 +44,7 @@ impl InFlight {
     }
 }
 
-impl Drop for Place {
+impl Drop for QueryPermit {
     fn drop(&mut self) {
         let mut counts = self.of.lock();
         counts.all -= 1;
@@ -64,12 +64,12 @@ mod tests {
     #[test]
     fn no_peer_takes_all_places_and_places_come_back() {
         let in_flight = InFlight::default();
-        let enter = |n: i64, times: usize| -> Vec<Place> {
+        let enter = |n: i64, times: usize| -> Vec<QueryPermit> {
             (0..times).filter_map(|_| in_flight.enter(Id::from_i64(n))).collect()
         };
         let first = enter(1, 1_000);
         assert_eq!(first.len(), MAX_OF_PEER);
-        let others: Vec<Place> = (2..10).flat_map(|n| enter(n, MAX_OF_PEER)).collect();
+        let others: Vec<QueryPermit> = (2..10).flat_map(|n| enter(n, MAX_OF_PEER)).collect();
         assert_eq!(first.len() + others.len(), MAX);
         drop(first);
         assert_eq!(enter(1, 1).len(), 1);

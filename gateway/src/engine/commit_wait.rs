@@ -64,13 +64,13 @@ struct Entry {
 pub enum Admission<'a> {
     /// The caller sends the input at once: the same result may join it from now on.
     New(Ticket, Waiter<'a>),
-    Found(Found<'a>),
+    Found(Duplicate<'a>),
     /// Too many results wait.
     Full,
 }
 
 /// The same result was sent before.
-pub enum Found<'a> {
+pub enum Duplicate<'a> {
     /// It waits for its commit.
     Joined(Waiter<'a>),
     /// It was committed, but no sender learned of it.
@@ -86,18 +86,18 @@ impl CommitWaits {
     }
 
     /// Finds the same content if it waits, or if it was committed just now and its sender does not know.
-    pub fn find(&self, content: Content, now: Mono) -> Option<Found<'_>> {
+    pub fn find(&self, content: Content, now: Mono) -> Option<Duplicate<'_>> {
         self.found(&mut self.lock(), content, now)
     }
 
-    fn found(&self, book: &mut Book, content: Content, now: Mono) -> Option<Found<'_>> {
+    fn found(&self, book: &mut Book, content: Content, now: Mono) -> Option<Duplicate<'_>> {
         if let Some(outcome) = book.hear(content, now) {
-            return Some(Found::Known(outcome));
+            return Some(Duplicate::Known(outcome));
         }
         let ticket = *book.contents.get(&content)?;
         let (sender, receiver) = oneshot::channel();
         book.waiting.get_mut(&ticket)?.waiters.push(sender);
-        Some(Found::Joined(self.waiter(ticket, receiver)))
+        Some(Duplicate::Joined(self.waiter(ticket, receiver)))
     }
 
     /// Admits a result: with a new ticket, unless the same result waits.
@@ -238,7 +238,7 @@ mod tests {
 
     fn joined(tickets: &CommitWaits) -> Waiter<'_> {
         match tickets.admit(Some(CONTENT), None, at(0)) {
-            Admission::Found(Found::Joined(waiter)) => waiter,
+            Admission::Found(Duplicate::Joined(waiter)) => waiter,
             _ => panic!("the same one waits"),
         }
     }
@@ -298,7 +298,7 @@ mod tests {
         };
         lost(&tickets);
         let said = tickets.admit(Some(CONTENT), None, at(30));
-        assert!(matches!(said, Admission::Found(Found::Known(Outcome::Done))));
+        assert!(matches!(said, Admission::Found(Duplicate::Known(Outcome::Done))));
         assert!(matches!(tickets.admit(Some(CONTENT), None, at(30)), Admission::New(..)));
         let tickets = CommitWaits::default();
         lost(&tickets);

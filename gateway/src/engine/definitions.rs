@@ -82,10 +82,10 @@ impl Definition {
 }
 
 #[derive(Default)]
-pub struct Definitions(RwLock<Known>);
+pub struct Definitions(RwLock<DefinitionIndex>);
 
 #[derive(Default)]
-struct Known {
+struct DefinitionIndex {
     hosts: HashMap<HostId, Arc<Definition>>,
     names: HashMap<String, HostId>,
 }
@@ -114,16 +114,16 @@ impl Definitions {
         hosts.into_iter().for_each(|host| known.forget(*host));
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Known> {
+    fn read(&self) -> RwLockReadGuard<'_, DefinitionIndex> {
         self.0.read().expect("no holder panics")
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Known> {
+    fn write(&self) -> RwLockWriteGuard<'_, DefinitionIndex> {
         self.0.write().expect("no holder panics")
     }
 }
 
-impl Known {
+impl DefinitionIndex {
     fn forget(&mut self, host: HostId) {
         let Some(before) = self.hosts.remove(&host) else { return };
         // Another host may have this name by now.

@@ -59,7 +59,7 @@ impl Change {
 }
 
 /// The endpoint of a peer's last packet, and its time.
-type Place = (Option<SocketAddr>, Option<Wall>);
+type LastPacket = (Option<SocketAddr>, Option<Wall>);
 
 /// How long a requested check is shown, unless its result comes first. The result comes by the deadline
 /// of the check, but a service of a host that is down is not probed.
@@ -153,7 +153,7 @@ impl LiveState {
         self.0.turns.read().expect("no holder panics").get(&id).and_then(EndpointFlaps::moved)
     }
 
-    fn note_move(&self, id: PeerId, before: Option<Place>, after: Place) {
+    fn note_move(&self, id: PeerId, before: Option<LastPacket>, after: LastPacket) {
         let (Some((Some(from), Some(left))), (Some(to), Some(at))) = (before, after) else { return };
         if from != to {
             let mut turns = self.0.turns.write().expect("no holder panics");

@@ -23,7 +23,7 @@ const MARK_TEXT: &str = "A first start of fleetgate is not over: the next start 
 
 /// The kind of start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum StartKind {
     /// A first start begins, or one that was cut off continues.
     FirstStart,
     Gateway,
@@ -58,15 +58,15 @@ fn remedy(dir: &str) -> String {
 ///
 /// # Errors
 /// A [`Refusal`], or an error when the directory cannot be read.
-pub async fn examine(data: &Path) -> anyhow::Result<Found> {
+pub async fn examine(data: &Path) -> anyhow::Result<StartKind> {
     if lies_in(data, FIRST_START) {
-        return Ok(Found::FirstStart);
+        return Ok(StartKind::FirstStart);
     }
     let ours = [WIREGUARD_FILE, SSH_FILE, HISTORY_FILE, OLD_HISTORY_FILE, MAIN_FILE];
     let Some(beside) = ours.into_iter().find(|name| lies_in(data, name)) else {
         return match backup::is_half_restored(data) {
             true => Err(Refusal::HalfRestored { dir: data.display().to_string() }.into()),
-            false => Ok(Found::FirstStart),
+            false => Ok(StartKind::FirstStart),
         };
     };
     let (dir, beside) = (data.display().to_string(), beside.to_owned());
@@ -76,7 +76,7 @@ pub async fn examine(data: &Path) -> anyhow::Result<Found> {
         Main::Empty(what) => Err(Refusal::EmptyDatabase { file, what, beside, dir }.into()),
         Main::Damaged(why) => Err(Refusal::DamagedDatabase { file, why, dir }.into()),
         Main::Unreadable(why) => Err(Refusal::ClosedDatabase { file, why }.into()),
-        Main::Gateway => keys_are_there(data, file, dir).map(|()| Found::Gateway),
+        Main::Gateway => keys_are_there(data, file, dir).map(|()| StartKind::Gateway),
     }
 }
 

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::config::Config;
 use crate::data_dir::DataDir;
-use crate::data_dir::start::{Reached, Step};
+use crate::data_dir::start::{Reached, StartStep};
 use crate::history::testing::record;
 use crate::identity::Identity;
 use crate::server::Server;
@@ -53,7 +53,7 @@ async fn gateway() -> TempDir {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_start_that_fails_after_any_step_is_completed_by_the_next() {
-    for failing in Step::ALL {
+    for failing in StartStep::ALL {
         let dir = tempfile::tempdir().unwrap();
         let fail = |step| if step == failing { anyhow::bail!("cut off") } else { Ok(()) };
         match start(dir.path(), &fail).await {

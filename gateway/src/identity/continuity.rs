@@ -25,16 +25,20 @@ const POOL_V6: &str = "pool_v6";
 
 /// The properties that this start would use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Known {
+pub struct PublishedIdentity {
     pub key: PublicKey,
     /// The fingerprint of the SSH key that devices accept.
     pub ssh: String,
     pub pools: Pools,
 }
 
-impl Known {
-    pub fn of(identity: &Identity, pools: Pools) -> Known {
-        Known { key: identity.wireguard.public(), ssh: identity.ssh.public().fingerprint(), pools }
+impl PublishedIdentity {
+    pub fn of(identity: &Identity, pools: Pools) -> PublishedIdentity {
+        PublishedIdentity {
+            key: identity.wireguard.public(),
+            ssh: identity.ssh.public().fingerprint(),
+            pools,
+        }
     }
 
     /// Compares them with those that earlier starts stored, and stores new ones.
@@ -161,12 +165,16 @@ mod tests {
     use super::*;
     use crate::store::fixture;
 
-    fn known(v4: &str, v6: &str) -> Known {
+    fn known(v4: &str, v6: &str) -> PublishedIdentity {
         let pools = Pools { v4: v4.parse().unwrap(), v6: v6.parse().unwrap() };
-        Known { key: PrivateKey::from_bytes([7; 32]).public(), ssh: "SHA256:ours".to_owned(), pools }
+        PublishedIdentity {
+            key: PrivateKey::from_bytes([7; 32]).public(),
+            ssh: "SHA256:ours".to_owned(),
+            pools,
+        }
     }
 
-    async fn refusal(store: &Store, known: Known) -> String {
+    async fn refusal(store: &Store, known: PublishedIdentity) -> String {
         format!("{:#}", known.keep(store, Path::new("/data")).await.unwrap_err())
     }
 
@@ -227,13 +235,13 @@ mod tests {
         let (store, _dir) = fixture::store().await;
         let told = known("172.24.0.0/14", "fd72::/64");
         told.keep(&store, Path::new("/data")).await.unwrap();
-        let foreign = Known { key: PrivateKey::from_bytes([8; 32]).public(), ..told.clone() };
+        let foreign = PublishedIdentity { key: PrivateKey::from_bytes([8; 32]).public(), ..told.clone() };
         assert_eq!(
             refusal(&store, foreign).await,
             "gateway.key is not the key of this database: both must come from the same backup. Restore a \
              backup: move /data away, then run `fleetgate restore FILE --data /data`"
         );
-        let swapped = Known { ssh: "SHA256:theirs".to_owned(), ..told.clone() };
+        let swapped = PublishedIdentity { ssh: "SHA256:theirs".to_owned(), ..told.clone() };
         assert_eq!(
             refusal(&store, swapped).await,
             "gateway_ssh_key is SHA256:theirs, but the devices of this gateway let in SHA256:ours: put the former \

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use fleetgate_keys::ssh_key::SshKey;
 use fleetgate_keys::{PrivateKey, SealKey};
 
-use crate::data_dir::start::{Reached, Step, restore_hint};
+use crate::data_dir::start::{Reached, StartStep, restore_hint};
 use crate::data_dir::{SSH_FILE, WIREGUARD_FILE, secret_file};
 use ssh_ca::SshCa;
 
@@ -36,12 +36,12 @@ impl Identity {
         if !wireguard_file.exists() {
             secret_file::write_new(&wireguard_file, &PrivateKey::generate().to_base64())?;
         }
-        reached(Step::WireguardKey)?;
+        reached(StartStep::WireguardKey)?;
         let ssh_file = data.join(SSH_FILE);
         if !ssh_file.exists() {
             secret_file::write_new(&ssh_file, &SshKey::generate("fleetgate").to_openssh())?;
         }
-        reached(Step::SshKey)?;
+        reached(StartStep::SshKey)?;
         Identity::read(data)
     }
 

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use fleetgate_engine::time::{Mono, Now, Step, Wall};
+use fleetgate_engine::time::{ClockStep, Mono, Now, Wall};
 
 use crate::health::ClockProblem;
 use crate::maintenance::steady_clock::SteadyClock;
@@ -99,7 +99,7 @@ impl Clock {
     }
 
     pub fn look(&mut self, now: Now) -> Seen {
-        let step = Step::between(self.last, now);
+        let step = ClockStep::between(self.last, now);
         let even_for = self.steady.look(now);
         self.last = now;
         Seen {
@@ -111,7 +111,7 @@ impl Clock {
     }
 
     /// Decides whether the log lists a step, or only counts it.
-    fn list(&mut self, step: Step, now: Mono) -> Option<ListedStep> {
+    fn list(&mut self, step: ClockStep, now: Mono) -> Option<ListedStep> {
         while self.listed.front().is_some_and(|at| now.since(*at) >= HOUR) {
             self.listed.pop_front();
         }

@@ -30,15 +30,15 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// What the monitor knows of the devices that rentals concern.
 #[derive(Debug, Default)]
-pub struct Known {
+pub struct PublishedPhases {
     pub phases: BTreeMap<HostId, RentalPhase>,
     /// The thresholds of the rentals that are active, as they are stored.
     limits: BTreeMap<HostId, String>,
 }
 
-impl Known {
+impl PublishedPhases {
     /// Returns the devices whose definition is another one: their service `rental` or their thresholds.
-    fn differing(&self, other: &Known) -> BTreeSet<HostId> {
+    fn differing(&self, other: &PublishedPhases) -> BTreeSet<HostId> {
         let all = self.phases.keys().chain(other.phases.keys());
         let served =
             all.filter(|device| self.phases.contains_key(*device) != other.phases.contains_key(*device));
@@ -52,7 +52,7 @@ impl Known {
 ///
 /// # Errors
 /// Fails when the database cannot be read.
-pub async fn read(store: &Store, now: Wall) -> crate::store::Result<(Known, Option<Wall>)> {
+pub async fn read(store: &Store, now: Wall) -> crate::store::Result<(PublishedPhases, Option<Wall>)> {
     let mut conn = store.reader().await?;
     let (rentals, left) = (phases::open(&mut conn, now).await?, phases::left(&mut conn).await?);
     let swapped = phases::swapped(&mut conn, now).await?;
@@ -68,14 +68,14 @@ pub async fn read(store: &Store, now: Wall) -> crate::store::Result<(Known, Opti
         let others = phases.remove(&device).unwrap_or_else(|| RentalPhase::none(device));
         phases.insert(device, phase::with_swapped(others, rental));
     }
-    Ok((Known { phases, limits }, next))
+    Ok((PublishedPhases { phases, limits }, next))
 }
 
 /// `known`: what the monitor was started with.
 pub fn start(
     tasks: &mut JoinSet<()>,
     (store, handle): (Store, Handle),
-    (known, wakeups): (Known, Wakeups),
+    (known, wakeups): (PublishedPhases, Wakeups),
     stop: CancellationToken,
 ) {
     tasks.spawn(async move {
@@ -101,13 +101,13 @@ pub fn start(
 pub struct Phases {
     store: Store,
     handle: Handle,
-    known: Known,
+    known: PublishedPhases,
 }
 
 impl Phases {
     #[cfg(test)]
     pub fn new(store: Store, handle: Handle) -> Phases {
-        Phases { store, handle, known: Known::default() }
+        Phases { store, handle, known: PublishedPhases::default() }
     }
 
     /// Sends what has changed. Returns the time until the next turn.

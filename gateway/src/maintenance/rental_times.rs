@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fleetgate_engine::id::RentalId;
-use fleetgate_engine::time::{Mono, Now, Step};
+use fleetgate_engine::time::{ClockStep, Mono, Now};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -112,7 +112,7 @@ pub struct Doubt {
 impl Doubt {
     /// Whether it was, as far as the looks show.
     pub fn holds(&mut self, now: Now) -> bool {
-        let step = self.looked.replace(now).and_then(|before| Step::between(before, now));
+        let step = self.looked.replace(now).and_then(|before| ClockStep::between(before, now));
         if step.is_some_and(|step| step.size() > SMALL) {
             self.until = now.mono + DOUBT;
         }

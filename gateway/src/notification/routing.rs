@@ -30,14 +30,14 @@ pub(super) struct Reach {
 }
 
 #[derive(Debug)]
-pub(super) struct Known {
+pub(super) struct LoadedRouting {
     pub routing: Routing,
     pub reach: BTreeMap<ContactId, Reach>,
     /// The rules of the store, by name.
     pub asked: Vec<Asked>,
 }
 
-impl Known {
+impl LoadedRouting {
     fn asked(&self, found: contacts::Rule) -> Asked {
         let to = self.reach.get(&found.contact).map(|reach| reach.name.clone()).unwrap_or_default();
         let of = self.routing.contacts.iter().find(|contact| contact.id == found.contact);
@@ -48,8 +48,11 @@ impl Known {
 
 /// # Errors
 /// Fails when the database cannot be read.
-pub(super) async fn load(conn: &mut SqliteConnection, settings: &Settings) -> crate::store::Result<Known> {
-    let mut known = Known { routing: Routing::default(), reach: BTreeMap::new(), asked: Vec::new() };
+pub(super) async fn load(
+    conn: &mut SqliteConnection,
+    settings: &Settings,
+) -> crate::store::Result<LoadedRouting> {
+    let mut known = LoadedRouting { routing: Routing::default(), reach: BTreeMap::new(), asked: Vec::new() };
     for contact in contacts::all(conn).await? {
         known.reach.insert(contact.id, reach(&contact));
         known.routing.contacts.push(receiver(&contact, settings));
@@ -112,7 +115,7 @@ fn rule(rule: contacts::Rule) -> notification::Rule {
 async fn built_in(
     conn: &mut SqliteConnection,
     settings: &Settings,
-    known: &mut Known,
+    known: &mut LoadedRouting,
 ) -> crate::store::Result<()> {
     let digested = settings::find(conn, DIGESTED).await?.and_then(|at| at.parse().ok());
     known.routing.contacts.push(notification::Contact {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleetgate_engine::id::Id;
-use fleetgate_engine::time::{Mono, Now, Step, Wall};
+use fleetgate_engine::time::{ClockStep, Mono, Now, Wall};
 use serde_json::json;
 use tokio::task::{Id as TaskId, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -104,12 +104,12 @@ struct EventDelivery {
 }
 
 /// A subscription and the number of an event.
-type Place = (Id, i64);
+type DeliveryKey = (Id, i64);
 
 /// A call.
 #[derive(Clone, Copy)]
 struct Flight {
-    place: Place,
+    place: DeliveryKey,
     /// Those before it.
     attempts: u32,
     /// The version of the subscription.
@@ -136,7 +136,7 @@ struct Landed {
 }
 
 impl Flights {
-    fn places(&self) -> impl Iterator<Item = Place> {
+    fn places(&self) -> impl Iterator<Item = DeliveryKey> {
         let landed = self.landed.iter().map(|landed| &landed.flight);
         self.calls.values().chain(landed).map(|flight| flight.place)
     }
@@ -149,7 +149,7 @@ impl Flights {
 
     /// Whether the clock was set back since the last round.
     fn clock_went_back(&self, now: Now) -> bool {
-        let step = self.looked.and_then(|before| Step::between(before, now));
+        let step = self.looked.and_then(|before| ClockStep::between(before, now));
         step.is_some_and(|step| step.ahead_ms() < 0)
     }
 

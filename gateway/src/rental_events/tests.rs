@@ -140,7 +140,7 @@ impl Scene {
     /// The ids of the events of each rental, in their order.
     async fn log(&self) -> BTreeMap<Id, Vec<String>> {
         let mut conn = self.store.reader().await.unwrap();
-        let all = events::list(&mut conn, events::Wanted::default(), (0, i64::MAX), 10_000).await.unwrap();
+        let all = events::list(&mut conn, events::Filter::default(), (0, i64::MAX), 10_000).await.unwrap();
         let mut log: BTreeMap<Id, Vec<String>> = BTreeMap::new();
         all.iter().for_each(|event| log.entry(event.rental).or_default().push(name(event)));
         log

@@ -55,7 +55,7 @@ pub(super) struct Running {
     /// Questions for names that the engine does not answer itself.
     pub names: dns::Inbox,
     /// The state that the monitor has of rented devices.
-    pub rental_phases: rental_phases::Known,
+    pub rental_phases: rental_phases::PublishedPhases,
 }
 
 /// The parts that the engine is assembled from, and the queues of its threads.
@@ -187,7 +187,7 @@ impl<'a> Engine<'a> {
         })
     }
 
-    async fn monitor(&self) -> anyhow::Result<(Monitor, rental_phases::Known)> {
+    async fn monitor(&self) -> anyhow::Result<(Monitor, rental_phases::PublishedPhases)> {
         let seed = u64::from_le_bytes(seed()?[..8].try_into().expect("32 bytes hold 8"));
         let usual = monitor::Config {
             interval: self.config.timing.interval,

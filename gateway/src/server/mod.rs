@@ -24,7 +24,7 @@ use crate::api::{self, AppState};
 use crate::clock;
 use crate::config::Config;
 use crate::data_dir::DataDir;
-use crate::data_dir::start::{Reached, Step, restore_hint};
+use crate::data_dir::start::{Reached, StartStep, restore_hint};
 use crate::dns;
 use crate::engine::live_state::LiveState;
 use crate::first_start;
@@ -207,10 +207,10 @@ impl Server {
         if let Some(dns) = &state.config.dns {
             dns::start(&mut doors, names, state.handle.clone(), &dns.resolvers, &stop_api);
         }
-        reached(Step::Engine)?;
+        reached(StartStep::Engine)?;
         // Last, so that a start that fails before it has not created a login which it never shows.
         let first_admin = store.ensure_first_admin(clock::wall(), is_first).await?;
-        reached(Step::Administrator)?;
+        reached(StartStep::Administrator)?;
         let _ = cleanup.map(DropGuard::disarm);
         Ok(Server {
             state,

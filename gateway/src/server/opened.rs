@@ -12,12 +12,12 @@ use tokio::net::{TcpListener, UnixListener};
 use crate::backup;
 use crate::config::Config;
 use crate::data_dir::DataDir;
-use crate::data_dir::start::{Reached, Step};
+use crate::data_dir::start::{Reached, StartStep};
 use crate::first_start;
-use crate::first_start::Found;
+use crate::first_start::StartKind;
 use crate::identity::Identity;
 use crate::identity::continuity;
-use crate::identity::continuity::Known;
+use crate::identity::continuity::PublishedIdentity;
 use crate::store::Store;
 use crate::tunnel::udp;
 
@@ -63,22 +63,22 @@ impl Opened {
                 "a backup that was given takes effect; the gateway that was here lies in a folder beside"
             );
         }
-        let is_first = first_start::examine(data.path()).await? == Found::FirstStart;
+        let is_first = first_start::examine(data.path()).await? == StartKind::FirstStart;
         if is_first {
             first_start::begin(data.path())?;
-            reached(Step::Marked)?;
+            reached(StartStep::Marked)?;
         }
         let identity = Arc::new(Identity::open(data.path(), reached)?);
         let sockets = Sockets::bind(&config, &data).await?;
-        reached(Step::Sockets)?;
+        reached(StartStep::Sockets)?;
         let (store, lost) = Store::open_noticing(data.path(), identity.seal_key(), is_first).await?;
         store.set_reserve(config.disk.reserve);
-        reached(Step::Databases)?;
+        reached(StartStep::Databases)?;
         if let Some(stored) = continuity::stored_pools(&store, data.path()).await? {
             config.keep_pools(stored);
         }
-        Known::of(&identity, config.pools()).keep(&store, data.path()).await?;
-        reached(Step::Identity)?;
+        PublishedIdentity::of(&identity, config.pools()).keep(&store, data.path()).await?;
+        reached(StartStep::Identity)?;
         if let Some(lost) = &lost {
             store.tell_of_lost_history(lost).await;
         }

@@ -237,7 +237,7 @@ mod tests {
 
     async fn waiting(store: &Store) -> Vec<i64> {
         let mut conn = store.reader().await.unwrap();
-        let rows = outbox::list(&mut conn, outbox::Wanted::Waiting, i64::MAX, 99).await.unwrap();
+        let rows = outbox::list(&mut conn, outbox::Filter::Waiting, i64::MAX, 99).await.unwrap();
         rows.into_iter().rev().map(|message| message.id).collect()
     }
 

@@ -222,7 +222,7 @@ pub async fn count_open(conn: &mut SqliteConnection, by_labels: bool, now: Wall)
 
 /// Selects downtimes.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Wanted<'a> {
+pub struct Filter<'a> {
     /// Includes ended and cancelled ones.
     pub all: bool,
     pub manager: Option<&'a str>,
@@ -240,7 +240,7 @@ pub struct Wanted<'a> {
 /// Fails when the database cannot be read.
 pub async fn list(
     conn: &mut SqliteConnection,
-    wanted: Wanted<'_>,
+    wanted: Filter<'_>,
     now: Wall,
     before: i64,
     limit: i64,
@@ -298,7 +298,7 @@ mod tests {
         let mut tx = store.begin().await.unwrap();
         insert(&mut tx, &one).await.unwrap();
         insert(&mut tx, &many).await.unwrap();
-        let all = Wanted { all: true, ..Wanted::default() };
+        let all = Filter { all: true, ..Filter::default() };
         assert_eq!(open(&mut tx, at(19)).await.unwrap(), [one.clone(), many.clone()]);
         assert_eq!(open(&mut tx, at(20)).await.unwrap().len(), 1);
         assert_eq!(count_open(&mut tx, true, at(19)).await.unwrap(), 1);
@@ -314,7 +314,7 @@ mod tests {
         for (from, to, expected) in
             [(Some(0), Some(10), 0), (Some(14), Some(11), 2), (Some(15), None, 1), (Some(20), None, 0)]
         {
-            let wanted = Wanted { from: from.map(at), to: to.map(at), ..all };
+            let wanted = Filter { from: from.map(at), to: to.map(at), ..all };
             let found = readable(list(&mut tx, wanted, at(99), i64::MAX, 9).await.unwrap());
             assert_eq!(found.len(), expected, "{from:?} to {to:?}");
         }
@@ -360,7 +360,7 @@ mod tests {
         assert_eq!(open(&mut tx, end).await.unwrap(), [endless]);
         let ann = Writer { manager: BY_HAND, principal: "user:ann" };
         cancel(&mut tx, Id::from_i64(1), ann, end).await.unwrap();
-        let apply = Wanted { all: true, manager: Some("apply"), ..Wanted::default() };
+        let apply = Filter { all: true, manager: Some("apply"), ..Filter::default() };
         let found = readable(list(&mut tx, apply, end, i64::MAX, 9).await.unwrap());
         assert_eq!(found[1].managed.edited_by.as_deref(), Some("user:ann"));
     }

@@ -160,7 +160,7 @@ data! {
 
 /// Every kind of event with its data.
 pub const KINDS: &[(&str, Data)] = &[
-    ("state", STATE),
+    ("state.changed", STATE),
     ("state.not_listed", SOFT),
     ("host.created", HOST),
     ("host.changed", CHANGED),
@@ -224,8 +224,8 @@ pub const KINDS: &[(&str, Data)] = &[
     ("user.created", USER),
     ("user.changed", USER_CHANGED),
     ("user.removed", NAME),
-    ("user.password", NONE),
-    ("user.login_link", NONE),
+    ("user.password_changed", NONE),
+    ("user.login_link_created", NONE),
     ("session.begun", SESSION),
     ("operator.created", OPERATOR),
     ("operator.changed", CHANGED),
@@ -240,7 +240,7 @@ pub const KINDS: &[(&str, Data)] = &[
     ("person.created", PERSON),
     ("person.changed", NAMED_CHANGED),
     ("person.removed", ID),
-    ("person.login_link", ID),
+    ("person.login_link_created", ID),
     ("person.logged_in", ID),
     ("renter.created", RENTER),
     ("renter.changed", NAMED_CHANGED),
@@ -260,7 +260,7 @@ pub const KINDS: &[(&str, Data)] = &[
     ("subscription.changed", NAMED_CHANGED),
     ("subscription.removed", ID),
     ("subscription.failing", UNDELIVERED),
-    ("device.rental_settings", RENTING),
+    ("device.rental_settings_changed", RENTING),
     ("device.rental_account_lost", ACCOUNT_LOST),
     ("device.blocked", BLOCK),
     ("device.unblocked", ID),
@@ -279,7 +279,7 @@ pub const KINDS: &[(&str, Data)] = &[
     ("profile.removed", NO_PROFILE),
     ("profile_rules.changed", RULES),
     ("result.refused", RESULT),
-    ("gateway.endpoint", ENDPOINT),
+    ("gateway.endpoint_changed", ENDPOINT),
     ("gateway.clock_accepted", CLOCK),
     ("gateway.clock_untrusted", CLOCK_BEHIND),
     ("gateway.clock_trusted", NONE),
@@ -334,5 +334,20 @@ pub(super) fn check(kind: &str, data: &serde_json::Value) -> Result<(), String> 
     match given.keys().find(|name| !declared.fields.iter().any(|field| field.name == **name)) {
         Some(name) => Err(format!("{kind} does not declare {name}: {data}")),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_names_an_object_and_what_happened() {
+        let is_word =
+            |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        for (kind, _) in KINDS {
+            let parts: Vec<&str> = kind.split('.').collect();
+            assert!(parts.len() == 2 && parts.into_iter().all(is_word), "{kind}");
+        }
     }
 }

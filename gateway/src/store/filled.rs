@@ -192,6 +192,7 @@ const FILLED: &[Rows] = &[
            insert into forecast_days (host, service, day, at, full_at) values (1, 'disk', 0, 2000, 9000);"#,
     ),
     (75, ""),
+    (76, ""),
 ];
 
 const INIT: &str = r#"
@@ -394,9 +395,10 @@ mod tests {
     use crate::store::{Store, fixture, template};
 
     /// Columns with values that a later step rewrites or moves: the profile `default` has lost its
-    /// name, the kind `notices` of a message is `notifications`, and what a message says is in its
-    /// notices.
-    const REWRITTEN: [(&str, &str); 7] = [
+    /// name, the kind `notices` of a message is `notifications`, what a message says is in its
+    /// notices, and the kind `state` of an event is `state.changed`.
+    const REWRITTEN: [(&str, &str); 8] = [
+        ("events", "kind"),
         ("hosts", "profile"),
         ("enrolment_tokens", "profile"),
         ("outbox", "kind"),

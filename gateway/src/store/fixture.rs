@@ -233,7 +233,8 @@ pub(crate) async fn texts(store: &Store, sql: &'static str) -> Vec<String> {
     sqlx::query_scalar(sql).fetch_all(&store.read).await.expect("a statement of a test")
 }
 
-const OLD_HISTORY: &[super::Step] = &[super::step(1, "init", include_str!("history/old_schema.sql"))];
+const OLD_HISTORY: &[super::MigrationStep] =
+    &[super::step(1, "init", include_str!("history/old_schema.sql"))];
 
 /// Creates a history of the first schema, without rows.
 pub(crate) async fn old_history(dir: &Path) {

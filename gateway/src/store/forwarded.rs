@@ -201,7 +201,7 @@ async fn add_one(
 
 /// Selects rows. A field that is `None` selects all.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Wanted {
+pub struct Filter {
     pub host: Option<HostId>,
     /// The operator or renter.
     pub source: Option<PeerId>,
@@ -212,7 +212,7 @@ pub struct Wanted {
 ///
 /// # Errors
 /// Fails when the database cannot be read.
-pub async fn newest(conn: &mut SqliteConnection, wanted: Wanted, limit: i64) -> sqlx::Result<Vec<Forwarded>> {
+pub async fn newest(conn: &mut SqliteConnection, wanted: Filter, limit: i64) -> sqlx::Result<Vec<Forwarded>> {
     let sql = "select f.*, o.name as source_name, u.name as user_name, h.name as host_name
                from forwarded f left join operators o on o.id = f.source left join users u on u.id = f.user
                     left join hosts h on h.id = f.host
@@ -280,10 +280,10 @@ mod tests {
     use super::*;
     use crate::store::fixture;
 
-    const ALL: Wanted = Wanted { host: None, source: None, rental: None };
+    const ALL: Filter = Filter { host: None, source: None, rental: None };
 
-    fn of_host(host: i64) -> Wanted {
-        Wanted { host: Some(Id::from_i64(host)), ..ALL }
+    fn of_host(host: i64) -> Filter {
+        Filter { host: Some(Id::from_i64(host)), ..ALL }
     }
 
     const NOON: i64 = 1_800_000 * HOUR_MS / 1_000;
@@ -318,7 +318,7 @@ mod tests {
         let short: Vec<_> = rows.iter().map(|row| (row.port, row.flows, row.received.bytes)).collect();
         assert_eq!(short, [(22, 1, 900), (22, 1, 1_800), (443, 1, 900)]);
         let source = Some(Id::from_i64(4));
-        assert!(newest(&mut tx, Wanted { source, ..ALL }, 10).await.unwrap().is_empty());
+        assert!(newest(&mut tx, Filter { source, ..ALL }, 10).await.unwrap().is_empty());
     }
 
     /// The traffic of renter 5 to the device of a rental.
@@ -342,7 +342,7 @@ mod tests {
         add(&mut tx, &records).await.unwrap();
         add(&mut tx, &[of_renter(42, 22)]).await.unwrap();
         let rental = Some(Id::from_i64(42));
-        let rows = newest(&mut tx, Wanted { rental, ..ALL }, 10).await.unwrap();
+        let rows = newest(&mut tx, Filter { rental, ..ALL }, 10).await.unwrap();
         let short: Vec<_> = rows.iter().map(|row| (row.port, row.flows, row.owner, row.rental)).collect();
         let person = Owner::Person(Id::from_i64(60));
         assert_eq!(short, [(22, 2, person, rental), (80, 1, person, rental)]);

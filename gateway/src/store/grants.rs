@@ -388,7 +388,7 @@ pub async fn count_open(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<
 
 /// Selects grants.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Wanted<'a> {
+pub struct Filter<'a> {
     /// Includes ended and withdrawn ones.
     pub all: bool,
     pub manager: Option<&'a str>,
@@ -417,7 +417,7 @@ pub(super) use has_labels;
 /// Fails when the database cannot be read.
 pub async fn list(
     conn: &mut SqliteConnection,
-    wanted: Wanted<'_>,
+    wanted: Filter<'_>,
     now: Wall,
     before: i64,
     limit: i64,

@@ -42,14 +42,14 @@ impl HostDetails {
 }
 
 /// The result by host. A host without anything to report may be absent.
-pub type Found = HashMap<HostId, HostDetails>;
+pub type DetailsByHost = HashMap<HostId, HostDetails>;
 
 /// # Errors
 /// Fails when the database cannot be read.
-pub async fn of_hosts(conn: &mut SqliteConnection, hosts: &BTreeSet<HostId>) -> sqlx::Result<Found> {
+pub async fn of_hosts(conn: &mut SqliteConnection, hosts: &BTreeSet<HostId>) -> sqlx::Result<DetailsByHost> {
     let ids: Vec<i64> = hosts.iter().map(|host| host.as_i64()).collect();
     let ids = sqlx::types::Json(ids);
-    let mut found = Found::new();
+    let mut found = DetailsByHost::new();
     let unreachable: Vec<i64> = sqlx::query_scalar(
         "select s.host from json_each($1) j cross join host_states s on s.host = j.value where s.reachable = 0",
     )
@@ -87,7 +87,7 @@ pub async fn of_hosts(conn: &mut SqliteConnection, hosts: &BTreeSet<HostId>) -> 
 #[derive(Default)]
 struct SharedRead {
     hosts: Mutex<BTreeSet<HostId>>,
-    found: OnceCell<Result<Found, Arc<sqlx::Error>>>,
+    found: OnceCell<Result<DetailsByHost, Arc<sqlx::Error>>>,
 }
 
 #[derive(Default)]
@@ -113,7 +113,7 @@ impl SharedReads {
         next.clone()
     }
 
-    async fn run(&self, read: &SqlitePool, shared: &SharedRead) -> Result<Found, Arc<sqlx::Error>> {
+    async fn run(&self, read: &SqlitePool, shared: &SharedRead) -> Result<DetailsByHost, Arc<sqlx::Error>> {
         let _running = self.running.lock().await;
         // The read that begins here does not serve later callers.
         *self.next() = Arc::default();

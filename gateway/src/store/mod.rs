@@ -321,14 +321,14 @@ async fn is_clean(conn: &mut SqliteConnection) -> Result<bool> {
 }
 
 /// One released step of a schema. It is never edited afterwards.
-struct Step {
+struct MigrationStep {
     version: i64,
     name: &'static str,
     sql: &'static str,
 }
 
 /// A slice, so that two changes that each add a step do not conflict over its length.
-const MAIN: &[Step] = &[
+const MAIN: &[MigrationStep] = &[
     step(1, "init", include_str!("../../../migrations/sqlite/0001_init.sql")),
     step(2, "states", include_str!("../../../migrations/sqlite/0002_states.sql")),
     step(3, "notifications", include_str!("../../../migrations/sqlite/0003_notifications.sql")),
@@ -391,16 +391,18 @@ const MAIN: &[Step] = &[
     step(73, "rental_maintenance", include_str!("../../../migrations/sqlite/0073_rental_maintenance.sql")),
     step(74, "forecasts", include_str!("../../../migrations/sqlite/0074_forecasts.sql")),
     step(75, "events_of_a_time", include_str!("../../../migrations/sqlite/0075_events_of_a_time.sql")),
+    step(76, "kinds_of_events", include_str!("../../../migrations/sqlite/0076_kinds_of_events.sql")),
 ];
 /// The first schema had a row for each sample. Its file is not migrated but converted; see `history/convert/mod.rs`.
-const HISTORY: [Step; 1] = [step(2, "blocks", include_str!("../../../migrations/history/0002_blocks.sql"))];
+const HISTORY: [MigrationStep; 1] =
+    [step(2, "blocks", include_str!("../../../migrations/history/0002_blocks.sql"))];
 
-const fn step(version: i64, name: &'static str, sql: &'static str) -> Step {
-    Step { version, name, sql }
+const fn step(version: i64, name: &'static str, sql: &'static str) -> MigrationStep {
+    MigrationStep { version, name, sql }
 }
 
-fn migrations(steps: &'static [Step]) -> Migrator {
-    let step = |s: &'static Step| {
+fn migrations(steps: &'static [MigrationStep]) -> Migrator {
+    let step = |s: &'static MigrationStep| {
         Migration::new(s.version, s.name.into(), MigrationType::Simple, SqlStr::from_static(s.sql), false)
     };
     Migrator::with_migrations(steps.iter().map(step).collect())
@@ -467,6 +469,37 @@ mod tests {
         );
     }
 
+    #[tokio::test]
+    async fn older_events_get_the_kinds_of_today() {
+        let dir = tempfile::tempdir().unwrap();
+        fixture::half_made(dir.path(), fixture::steps_before("kinds_of_events")).await;
+        let insert = "insert into events (at, kind, object, cause, principal)
+             values (1, 'state', 'host', '', 'device:h_x'), (1, 'state.not_listed', 'host', '', 'system'),
+                    (1, 'user.password', 'user', '', 'user:ada'), (1, 'user.login_link', 'user', '', 'user:ada'),
+                    (1, 'person.login_link', 'person', '', 'user:ada'),
+                    (1, 'gateway.endpoint', 'system', '', 'user:ada'),
+                    (1, 'device.rental_settings', 'device', '', 'user:ada'),
+                    (1, 'user.changed', 'user', '', 'user:ada')";
+        fixture::run_on(&dir.path().join(files::MAIN_FILE), &[insert]).await;
+        let store = Store::open(dir.path(), SealKey::from_bytes([1; 32])).await.unwrap();
+        let kinds = fixture::texts(&store, "select kind from events order by seq").await;
+        assert_eq!(
+            kinds,
+            [
+                "state.changed",
+                "state.not_listed",
+                "user.password_changed",
+                "user.login_link_created",
+                "person.login_link_created",
+                "gateway.endpoint_changed",
+                "device.rental_settings_changed",
+                "user.changed",
+            ]
+        );
+        let unknown: Vec<&String> = kinds.iter().filter(|kind| event_data::of(kind).is_none()).collect();
+        assert!(unknown.is_empty(), "{unknown:?}");
+    }
+
     async fn put(store: &Store, key: &str) -> Result<()> {
         let mut tx = store.begin().await?;
         settings::put(&mut tx, key, &"x".repeat(20_000)).await?;
@@ -500,8 +533,8 @@ mod tests {
 
     #[tokio::test]
     async fn messages_of_the_first_schema_are_still_delivered() {
-        const ALL: &[Step] = MAIN;
-        const BEFORE: &[Step] = ALL.split_at(2).0;
+        const ALL: &[MigrationStep] = MAIN;
+        const BEFORE: &[MigrationStep] = ALL.split_at(2).0;
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("fleetgate.db");
         let (write, read) = pools(&file, SqliteSynchronous::Full).await.unwrap();

@@ -100,7 +100,7 @@ async fn appended_records_are_on_disk_after_the_writer_ended() {
         .into_iter()
         .map(|e| e.kind)
         .collect();
-    assert_eq!(kinds, ["state"]);
+    assert_eq!(kinds, ["state.changed"]);
     assert_eq!(fixture::texts(&store, "select cast(event as text) from notices").await, ["1"]);
     let series = store.series(host, Some("ping")).await.unwrap();
     assert_eq!(history.series(series[0].id, 0, 9).await.unwrap(), [Point { at: 5, value: Some(5_000.0) }]);

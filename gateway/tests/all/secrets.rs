@@ -622,9 +622,14 @@ async fn search_events(gateway: &Gateway, secrets: &Secrets) -> Vec<String> {
             None => break,
         }
     }
-    for kind in
-        ["message.failed", "message.sent", "contact.created", "device.created", "user.created", "state"]
-    {
+    for kind in [
+        "message.failed",
+        "message.sent",
+        "contact.created",
+        "device.created",
+        "user.created",
+        "state.changed",
+    ] {
         assert!(kinds.contains(kind), "no event {kind} among {kinds:?}");
     }
     leaks

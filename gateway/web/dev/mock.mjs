@@ -112,7 +112,7 @@ function turn(name, on) {
   services.get(host.id).forEach((one) => (one.stale = !on));
   if (host.tunnel) host.tunnel.established = on;
   recount(host);
-  event(host, 'state', { from: on ? 'down' : 'up', to: host.state.state, state_type: 'hard' }, host.state.text, 'attempt 3 of 3');
+  event(host, 'state.changed', { from: on ? 'down' : 'up', to: host.state.state, state_type: 'hard' }, host.state.text, 'attempt 3 of 3');
   send('host', host);
   send('overview', overview());
 }

@@ -122,7 +122,7 @@ export function rentals({ hosts, page, tell, qr }) {
   function ofDevice(host, what, method, body) {
     if (what === 'rental-settings') {
       if (method === 'PUT') settings.set(host.id, { ...body, version: settingsOf(host).version + 1 });
-      if (method === 'PUT') tell('device.rental_settings', host.id);
+      if (method === 'PUT') tell('device.rental_settings_changed', host.id);
       return [200, settingsOf(host)];
     }
     if (method === 'GET') return [200, { items: blocks.filter((one) => one.device === host.id), next: null }];

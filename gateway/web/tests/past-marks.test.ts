@@ -66,7 +66,7 @@ describe('marks', () => {
 
   it('leave out events that stand elsewhere', () => {
     const event = (seq: number, kind: string, at: number) => ({ seq, kind, at: iso(at) }) as unknown as Event;
-    const marks = eventMarks([event(1, 'state', 1500), event(2, 'device.rekeyed', 1500), event(3, 'device.rekeyed', 2500), event(4, 'message.sent', 1500), event(5, 'incident.opened', 1500)], WINDOW);
+    const marks = eventMarks([event(1, 'state.changed', 1500), event(2, 'device.rekeyed', 1500), event(3, 'device.rekeyed', 2500), event(4, 'message.sent', 1500), event(5, 'incident.opened', 1500)], WINDOW);
     expect(marks.map(({ text }) => text)).toEqual(['Configuration reissued']);
     expect(marksAt(marks, 1503, 5)).toHaveLength(1);
     expect(marksAt(marks, 1510, 5)).toHaveLength(0);

@@ -99,7 +99,7 @@ async fn fill(store: &Store, host: HostId) -> anyhow::Result<()> {
     for sql in [
         "with recursive n (n) as (select 1 union all select n + 1 from n where n < $3)
          insert into events (seq, at, kind, object, object_id, service, cause, evidence, data, principal)
-         select n, $1 + n * $2, 'state', 'service', $5, 'backup', 'check failed', hex(zeroblob(60)),
+         select n, $1 + n * $2, 'state.changed', 'service', $5, 'backup', 'check failed', hex(zeroblob(60)),
                 '{\"from\":\"ok\",\"to\":\"critical\",\"state_type\":\"soft\"}', 'system' from n",
         "insert into notices (id, at, event, host, host_name, service, kind, problem, from_state, to_state, output,
                               since, routed_at)

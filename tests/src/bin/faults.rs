@@ -10,7 +10,7 @@ use fleetgate_tests::faults::{Outcome, run_all, table};
 /// Cells at a time. They mostly wait.
 const AT_ONCE: usize = 6;
 
-struct Wanted {
+struct FaultArgs {
     at_once: usize,
     short: bool,
     names: Vec<String>,
@@ -28,8 +28,8 @@ fn main() -> anyhow::Result<ExitCode> {
     Ok(if outcomes.iter().all(Outcome::is_right) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn wanted(mut args: impl Iterator<Item = String>) -> anyhow::Result<Wanted> {
-    let mut wanted = Wanted { at_once: AT_ONCE, short: false, names: Vec::new() };
+fn wanted(mut args: impl Iterator<Item = String>) -> anyhow::Result<FaultArgs> {
+    let mut wanted = FaultArgs { at_once: AT_ONCE, short: false, names: Vec::new() };
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--at-once" => {
@@ -43,7 +43,7 @@ fn wanted(mut args: impl Iterator<Item = String>) -> anyhow::Result<Wanted> {
     Ok(wanted)
 }
 
-impl Wanted {
+impl FaultArgs {
     fn has(&self, cell: &Cell) -> bool {
         let named =
             self.names.is_empty() || self.names.iter().any(|words| cell.name.contains(words.as_str()));

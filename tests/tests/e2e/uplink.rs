@@ -82,7 +82,7 @@ fn ever_down(gateway: &Gateway<'_>) -> Vec<String> {
     let log = gateway.cli(&["events", "-n", "1000", "--json"]);
     let events = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("an event"));
     let downs = events.filter(|e| {
-        e["kind"] == "state"
+        e["kind"] == "state.changed"
             && e["object"] == "host"
             && e["data"]["to"] == "down"
             && e["data"]["state_type"] == "hard"

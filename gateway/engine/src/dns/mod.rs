@@ -28,7 +28,7 @@ use crate::id::PeerId;
 use crate::messages::{DnsDecision, DnsOutcome};
 use crate::time::Now;
 use message::{Data, DomainName, Query, Response, Unreadable};
-use reverse::{Place, Pools};
+use reverse::{Pools, ReversePosition};
 
 pub use relay::{Relayed, failure, query_of, relayed};
 pub use suffix::{BadSuffix, Suffix};
@@ -174,9 +174,9 @@ impl Dns {
             };
         }
         match self.pools.place(name) {
-            Some(Place::Above) => Meaning::Known(Vec::new()),
-            Some(Place::Below) => Meaning::Unknown,
-            Some(Place::At(address)) => {
+            Some(ReversePosition::Above) => Meaning::Known(Vec::new()),
+            Some(ReversePosition::Below) => Meaning::Unknown,
+            Some(ReversePosition::At(address)) => {
                 let host = forwarder.name_of(asker, address, now);
                 let name = host.and_then(|host| self.config.suffix.name_of(host));
                 name.map_or(Meaning::Unknown, |name| Meaning::Known(vec![Data::Pointer(name)]))

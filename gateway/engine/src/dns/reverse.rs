@@ -15,7 +15,7 @@ pub struct Pools {
 
 /// The place of a name among the names of the pools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum ReversePosition {
     /// It is a part of a pool.
     Above,
     At(IpAddr),
@@ -32,13 +32,13 @@ struct Given {
 
 impl Pools {
     /// Returns the place of a name; `None`: it is not in the pools.
-    pub fn place(&self, name: &DomainName) -> Option<Place> {
+    pub fn place(&self, name: &DomainName) -> Option<ReversePosition> {
         let given = given(name).filter(|given| self.contain(given.net))?;
         let is_whole = given.net.prefix_len() == given.net.max_prefix_len();
         Some(match (given.has_more, is_whole) {
-            (true, _) => Place::Below,
-            (false, true) => Place::At(given.net.addr()),
-            (false, false) => Place::Above,
+            (true, _) => ReversePosition::Below,
+            (false, true) => ReversePosition::At(given.net.addr()),
+            (false, false) => ReversePosition::Above,
         })
     }
 

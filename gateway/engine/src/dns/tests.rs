@@ -511,8 +511,8 @@ proptest! {
         let nibbles = |byte: &u8| [format!("{:x}", byte & 15), format!("{:x}", byte >> 4)];
         let nibbles: Vec<String> = v6.octets().iter().rev().flat_map(nibbles).collect();
         let place = |text: String| pools.place(&text.parse::<DomainName>().unwrap());
-        prop_assert_eq!(place(format!("{}.in-addr.arpa", octets.join("."))), Some(Place::At(v4.into())));
-        prop_assert_eq!(place(format!("{}.IP6.ARPA", nibbles.join("."))), Some(Place::At(v6.into())));
+        prop_assert_eq!(place(format!("{}.in-addr.arpa", octets.join("."))), Some(ReversePosition::At(v4.into())));
+        prop_assert_eq!(place(format!("{}.IP6.ARPA", nibbles.join("."))), Some(ReversePosition::At(v6.into())));
     }
 }
 

@@ -9,7 +9,7 @@ use super::icmp_errors::Quote;
 use super::lists::Slot;
 use super::policy::{Denial, Granted, Request, Route};
 use super::rewrite::{Side, clamp_mss, decrement_ttl, translate};
-use super::tcp_state::{Direction, Step, Tcp};
+use super::tcp_state::{Direction, SegmentEffect, Tcp};
 use super::window::Shut;
 use crate::id::PeerId;
 use crate::messages::{DropReason, FlowEnd, GrantProtocol};
@@ -154,8 +154,8 @@ impl Forwarder {
         self.rewrite(&path, direction, &ip, &transport, bytes);
         self.count(slot, direction, bytes.len());
         match step {
-            Step::Passes => self.flows.touch(slot, direction, self.now.mono),
-            Step::Resets => self.end(slot, FlowEnd::Reset),
+            SegmentEffect::Passes => self.flows.touch(slot, direction, self.now.mono),
+            SegmentEffect::Resets => self.end(slot, FlowEnd::Reset),
         }
         Ok(receiver?)
     }
@@ -212,16 +212,18 @@ impl Forwarder {
         direction: Direction,
         transport: &Transport,
         options: &[u8],
-    ) -> Result<Step, DropReason> {
+    ) -> Result<SegmentEffect, DropReason> {
         let flow = self.flows.get_mut(slot).ok_or(DropReason::NoFlow)?;
         match (&mut flow.progress, transport, direction) {
             (Progress::Tcp(tcp), Transport::Tcp(segment), _) => tcp.step(direction, segment, options),
             (Progress::Udp { .. }, Transport::Udp { .. }, Direction::Out)
-            | (Progress::Echo { .. }, Transport::EchoRequest { .. }, Direction::Out) => Ok(Step::Passes),
+            | (Progress::Echo { .. }, Transport::EchoRequest { .. }, Direction::Out) => {
+                Ok(SegmentEffect::Passes)
+            }
             (Progress::Udp { replied }, Transport::Udp { .. }, Direction::Back)
             | (Progress::Echo { replied }, Transport::EchoReply { .. }, Direction::Back) => {
                 *replied = true;
-                Ok(Step::Passes)
+                Ok(SegmentEffect::Passes)
             }
             _ => Err(DropReason::NoFlow),
         }

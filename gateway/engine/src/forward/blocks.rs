@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::window::{self, Span, Trust, Window};
 use crate::id::{GrantId, RentalId};
-use crate::time::{Mono, Now, Step, Wall};
+use crate::time::{ClockStep, Mono, Now, Wall};
 
 /// A block of a device: `[from, until)`.
 pub type Block = (Wall, Wall);
@@ -64,13 +64,13 @@ fn free_from(trust: &Trust, blocks: &[Block], begins: &[Window], now: Now) -> Mo
 #[derive(Clone, Debug, Default)]
 pub struct KnownTimes {
     trust: Trust,
-    rentals: BTreeMap<RentalId, Known>,
+    rentals: BTreeMap<RentalId, RentalWindows>,
     /// The clocks at the last look.
     looked: Option<Now>,
 }
 
 #[derive(Clone, Debug)]
-struct Known {
+struct RentalWindows {
     /// `None`: the rental has no end.
     end: Option<Window>,
     begins: Vec<Window>,
@@ -87,7 +87,7 @@ impl KnownTimes {
             self.trust.start(now.mono);
             return false;
         };
-        let Some(step) = Step::between(before, now) else { return self.settle(now) };
+        let Some(step) = ClockStep::between(before, now) else { return self.settle(now) };
         // A doubt whose time has come ends by the clock that this step leaves.
         let settled = self.settle(window::before(step, now));
         if self.trust.step(step, now) {
@@ -113,7 +113,7 @@ impl KnownTimes {
         let known = self.rentals.get(&rental).and_then(|known| known.end).filter(|end| end.until == until);
         let end = known.or_else(|| until.map(|until| self.trust.load(None, Some(until), now)));
         let begins = self.begins_of(rental, blocks, now);
-        self.rentals.insert(rental, Known { end, begins });
+        self.rentals.insert(rental, RentalWindows { end, begins });
     }
 
     pub fn forget(&mut self, rental: RentalId) {
@@ -125,7 +125,7 @@ impl KnownTimes {
         if !self.trust.is_believed(now) {
             return;
         }
-        let until = |known: &Known| known.end.and_then(|end| end.until);
+        let until = |known: &RentalWindows| known.end.and_then(|end| end.until);
         self.rentals.retain(|_, known| until(known).is_none_or(|until| now.wall < until + KEPT));
     }
 

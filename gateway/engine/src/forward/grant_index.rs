@@ -11,7 +11,7 @@ use crate::id::{GrantId, HostId, RentalId};
 use crate::messages::{GrantSource, GrantSpec, GrantTarget, SourceOwner, SourceSpec, TargetId, TargetSpec};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Place {
+enum TargetKey {
     AllDevices,
     Host(HostId),
     /// The hash of a label and its value. Two labels under one hash only cost time.
@@ -22,7 +22,7 @@ enum Place {
 #[derive(Default)]
 pub struct GrantIndex {
     hasher: RandomState,
-    places: HashMap<(GrantSource, Place), BTreeSet<GrantId>>,
+    places: HashMap<(GrantSource, TargetKey), BTreeSet<GrantId>>,
     /// The label that each selection stands under.
     anchors: HashMap<GrantId, u64>,
 }
@@ -31,13 +31,13 @@ impl GrantIndex {
     /// Adds a grant, which must not be in the index. An empty selection stands nowhere.
     pub fn add(&mut self, spec: &GrantSpec) {
         let place = match &spec.target {
-            GrantTarget::AllDevices => Place::AllDevices,
-            GrantTarget::Host(host) => Place::Host(*host),
-            GrantTarget::Rental(rental) => Place::Rental(*rental),
+            GrantTarget::AllDevices => TargetKey::AllDevices,
+            GrantTarget::Host(host) => TargetKey::Host(*host),
+            GrantTarget::Rental(rental) => TargetKey::Rental(*rental),
             GrantTarget::Labels(labels) => {
                 let Some(anchor) = self.anchor(spec.source, labels) else { return };
                 self.anchors.insert(spec.id, anchor);
-                Place::Label(anchor)
+                TargetKey::Label(anchor)
             }
         };
         self.places.entry((spec.source, place)).or_default().insert(spec.id);
@@ -45,12 +45,12 @@ impl GrantIndex {
 
     pub fn remove(&mut self, spec: &GrantSpec) {
         let place = match &spec.target {
-            GrantTarget::AllDevices => Place::AllDevices,
-            GrantTarget::Host(host) => Place::Host(*host),
-            GrantTarget::Rental(rental) => Place::Rental(*rental),
+            GrantTarget::AllDevices => TargetKey::AllDevices,
+            GrantTarget::Host(host) => TargetKey::Host(*host),
+            GrantTarget::Rental(rental) => TargetKey::Rental(*rental),
             GrantTarget::Labels(_) => {
                 let Some(anchor) = self.anchors.remove(&spec.id) else { return };
-                Place::Label(anchor)
+                TargetKey::Label(anchor)
             }
         };
         let Some(grants) = self.places.get_mut(&(spec.source, place)) else { return };
@@ -67,16 +67,16 @@ impl GrantIndex {
 
     fn anchor(&self, source: GrantSource, labels: &BTreeMap<String, String>) -> Option<u64> {
         let hashes = labels.iter().map(|label| self.hasher.hash_one(label));
-        hashes.min_by_key(|hash| self.places.get(&(source, Place::Label(*hash))).map_or(0, BTreeSet::len))
+        hashes.min_by_key(|hash| self.places.get(&(source, TargetKey::Label(*hash))).map_or(0, BTreeSet::len))
     }
 
     /// Calls `visit` with each grant that may permit something between the two.
     pub fn each(&self, source: &SourceSpec, target: &TargetSpec, visit: &mut dyn FnMut(GrantId)) {
         match (source.owner, target.id) {
             (SourceOwner::User { user, role }, TargetId::Host(host)) => {
-                let labels = target.labels.iter().map(|label| Place::Label(self.hasher.hash_one(label)));
-                let places: Vec<Place> =
-                    [Place::AllDevices, Place::Host(host)].into_iter().chain(labels).collect();
+                let labels = target.labels.iter().map(|label| TargetKey::Label(self.hasher.hash_one(label)));
+                let places: Vec<TargetKey> =
+                    [TargetKey::AllDevices, TargetKey::Host(host)].into_iter().chain(labels).collect();
                 let role = role.map(GrantSource::Role);
                 for from in [GrantSource::Peer(source.peer), GrantSource::User(user)].into_iter().chain(role)
                 {
@@ -84,7 +84,7 @@ impl GrantIndex {
                 }
             }
             (SourceOwner::Person { customer, .. }, TargetId::Rental(rental)) => {
-                self.visit((GrantSource::Customer(customer), Place::Rental(rental)), visit);
+                self.visit((GrantSource::Customer(customer), TargetKey::Rental(rental)), visit);
             }
             // Operators reach no rental, and renters reach nothing else.
             (SourceOwner::User { .. }, TargetId::Rental(_))
@@ -92,7 +92,7 @@ impl GrantIndex {
         }
     }
 
-    fn visit(&self, at: (GrantSource, Place), visit: &mut dyn FnMut(GrantId)) {
+    fn visit(&self, at: (GrantSource, TargetKey), visit: &mut dyn FnMut(GrantId)) {
         self.places.get(&at).into_iter().flatten().for_each(|id| visit(*id));
     }
 }

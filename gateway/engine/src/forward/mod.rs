@@ -42,7 +42,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::id::{CustomerId, PeerId};
 use crate::messages::{DropReason, ExplainRequest, Explanation, FlowRecord, PolicyChange};
-use crate::time::{Now, Step, Wall};
+use crate::time::{ClockStep, Now, Wall};
 use admit::Refusal;
 use flows::Flows;
 use fragments::Fragments;
@@ -192,7 +192,7 @@ impl Forwarder {
 
     /// Notes the progress of the clocks. `step`: the wall clock was set. The caller calls it before
     /// the first packet after the step. The first reading of all is no step.
-    pub fn clock(&mut self, step: Option<Step>, now: Now) {
+    pub fn clock(&mut self, step: Option<ClockStep>, now: Now) {
         let is_first = self.now == Now::default();
         if let Some(step) = step.filter(|_| !is_first) {
             // A doubt whose time has come ends by the clock that this step leaves.

@@ -20,7 +20,7 @@ use crate::messages::{
     GrantProtocol, GrantSource, GrantSpec, GrantTarget, HandedOver, PolicyChange, SourceOwner, SourceSpec,
     TargetAddress, TargetId, TargetSpec,
 };
-use crate::time::{Mono, Now, Step, Wall};
+use crate::time::{ClockStep, Mono, Now, Wall};
 
 /// The permission of a flow: it holds while the policy has this generation and the time lies in the
 /// span.
@@ -277,7 +277,7 @@ impl Policy {
     }
 
     /// Notes a step of the wall clock. Returns the lists of flows whose permission it takes away for good.
-    pub fn step(&mut self, step: Step, now: Now) -> Vec<List> {
+    pub fn step(&mut self, step: ClockStep, now: Now) -> Vec<List> {
         self.generation += 1;
         self.blocks.rewind();
         let shut = self.grants.iter_mut().filter_map(|(id, grant)| grant.mind_step(now.wall).then_some(*id));

@@ -70,7 +70,7 @@ pub struct Tcp {
 
 /// The effect of a permitted segment on its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum SegmentEffect {
     Passes,
     /// It passes, and the connection is over.
     Resets,
@@ -125,10 +125,10 @@ impl Tcp {
         direction: Direction,
         segment: &Segment,
         options: &[u8],
-    ) -> Result<Step, DropReason> {
+    ) -> Result<SegmentEffect, DropReason> {
         if segment.has(RST) {
             let genuine = self.is_genuine_reset(direction, segment);
-            return if genuine { Ok(Step::Resets) } else { Err(DropReason::BadReset) };
+            return if genuine { Ok(SegmentEffect::Resets) } else { Err(DropReason::BadReset) };
         }
         let opens = segment.is_pure_syn() && direction == Direction::Out;
         // A device that got one SYN must not send a stream before the handshake.
@@ -143,7 +143,7 @@ impl Tcp {
             (true, true, Direction::Out) => return Err(DropReason::NoFlow),
             _ => self.follow(direction, segment),
         }
-        Ok(Step::Passes)
+        Ok(SegmentEffect::Passes)
     }
 
     /// A source that does not know the connection any more sends a SYN into it; the target answers
@@ -301,7 +301,7 @@ mod tests {
 
     fn reset(tcp: &Tcp, direction: Direction, seq: u32) -> bool {
         let mut tcp = *tcp;
-        tcp.step(direction, &segment(RST, seq, 0, 0), &[]) == Ok(Step::Resets)
+        tcp.step(direction, &segment(RST, seq, 0, 0), &[]) == Ok(SegmentEffect::Resets)
     }
 
     #[test]
@@ -363,7 +363,7 @@ mod tests {
         assert_eq!(tcp.step(Direction::Out, &early, &[]), Err(DropReason::NoFlow));
         assert_eq!(tcp.state, State::SynSent);
         let fast_open = segment(SYN, 99, 0, 10);
-        assert_eq!(tcp.step(Direction::Out, &fast_open, &[]), Ok(Step::Passes));
+        assert_eq!(tcp.step(Direction::Out, &fast_open, &[]), Ok(SegmentEffect::Passes));
     }
 
     #[test]

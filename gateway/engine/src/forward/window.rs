@@ -15,7 +15,7 @@
 
 use std::time::Duration;
 
-use crate::time::{Mono, Now, Step, Wall};
+use crate::time::{ClockStep, Mono, Now, Wall};
 
 /// How long a stepped clock is doubted. NTP corrects a wrong step within that time.
 pub const DOUBT: Duration = Duration::from_secs(300);
@@ -143,7 +143,7 @@ impl Trust {
 
     /// Notes a step. A further step within the doubt extends it; what was trusted before the first
     /// one stays. Returns whether every end is provisional now.
-    pub fn step(&mut self, step: Step, now: Now) -> bool {
+    pub fn step(&mut self, step: ClockStep, now: Now) -> bool {
         let doubt = match self.doubt_at(now.mono) {
             Some(doubt) => Doubt { until: now.mono + DOUBT, ..*doubt },
             None => self.first_doubt(before(step, now)),
@@ -280,7 +280,7 @@ impl Trust {
 }
 
 /// Returns both clocks as they would be without the step.
-pub fn before(step: Step, now: Now) -> Now {
+pub fn before(step: ClockStep, now: Now) -> Now {
     let wall = now.wall.as_millis().saturating_sub(step.ahead_ms());
     Now { mono: now.mono, wall: Wall::from_millis(wall) }
 }
@@ -300,7 +300,7 @@ mod tests {
     /// The clock goes on from `before` for a second and then shows `wall_s`.
     fn stepped(trust: &mut Trust, before: Now, wall_s: i64) -> Now {
         let now = Now { mono: before.mono + Duration::from_secs(1), wall: wall(wall_s) };
-        trust.step(Step::between(before, now).expect("a step"), now);
+        trust.step(ClockStep::between(before, now).expect("a step"), now);
         now
     }
 

@@ -8,7 +8,9 @@ use crate::id::HostId;
 use crate::messages::{CauseKind, CheckableId, IncidentId, IncidentSummary, RENTAL_SERVICE};
 use crate::time::{Now, Wall};
 
-use super::{Assigned, CLOSE_AFTER, CORRELATION_WINDOW, DEEPEST, Found, Incident, Incidents, Moment, apart};
+use super::{
+    Assigned, CLOSE_AFTER, CORRELATION_WINDOW, DEEPEST, Incident, Incidents, Moment, ProblemFinding, apart,
+};
 use crate::incident::{by_service, summary};
 
 impl Incidents {
@@ -72,7 +74,7 @@ impl Incidents {
         &mut self,
         object: &CheckableId,
         began: Wall,
-        found: &Found,
+        found: &ProblemFinding,
         cause: Option<IncidentId>,
         at: Moment,
     ) -> Assigned {
@@ -174,7 +176,7 @@ impl Incidents {
         others.iter().filter(|other| !is_of_rental(other)).find_map(fits)
     }
 
-    fn matter(&self, object: &CheckableId, found: &Found) -> IncidentSummary {
+    fn matter(&self, object: &CheckableId, found: &ProblemFinding) -> IncidentSummary {
         let name = self.fleet.name(object.host);
         let site = self.fleet.site(object.host).map(str::to_owned);
         match &object.service {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::id::HostId;
 use crate::messages::{CheckableId, GATEWAY, IncidentId};
-use crate::time::{Step, Wall};
+use crate::time::{ClockStep, Wall};
 
 use super::CORRELATION_WINDOW;
 
@@ -113,7 +113,7 @@ impl CommonFailures {
         self.drop_idle(name);
     }
 
-    pub fn rebase(&mut self, step: Step) {
+    pub fn rebase(&mut self, step: ClockStep) {
         let rows = self.services.values_mut().map(|service| &mut service.row).chain([&mut self.hosts]);
         for row in rows {
             let failing = std::mem::take(&mut row.failing);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::id::HostId;
-use crate::time::{Step, Wall};
+use crate::time::{ClockStep, Wall};
 
 use super::{CORRELATION_WINDOW, apart};
 use crate::incident::by_service;
@@ -115,7 +115,7 @@ impl SiteIndex {
         }
     }
 
-    pub fn rebase(&mut self, step: Step) {
+    pub fn rebase(&mut self, step: ClockStep) {
         for known in self.hosts.values_mut() {
             if let State::Down(began) = &mut known.state {
                 *began = step.rebase(*began);

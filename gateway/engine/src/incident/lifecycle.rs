@@ -14,7 +14,7 @@ use crate::messages::{
 };
 use crate::time::{Now, Wall};
 
-use super::{AckToApply, Found, Incident, Incidents, Member, Moment};
+use super::{AckToApply, Incident, Incidents, Member, Moment, ProblemFinding};
 use crate::incident::summary;
 
 impl Incidents {
@@ -114,7 +114,13 @@ impl Incidents {
     }
 
     /// Applies the state of a member that still fails. The summary of a single service names it.
-    pub(super) fn update_state(&mut self, id: IncidentId, object: &CheckableId, found: &Found, now: Now) {
+    pub(super) fn update_state(
+        &mut self,
+        id: IncidentId,
+        object: &CheckableId,
+        found: &ProblemFinding,
+        now: Now,
+    ) {
         let Some(incident) = self.open.get_mut(&id) else { return };
         if let Some(member) = incident.members.get_mut(object) {
             member.status = found.status;

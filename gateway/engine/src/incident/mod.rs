@@ -39,11 +39,11 @@ use fleetgate_probes::sample::Status;
 
 use crate::id::HostId;
 use crate::messages::{CheckableId, GATEWAY, IncidentAck, IncidentId, IncidentRecord, IncidentSummary};
-use crate::time::{Mono, Now, Step, Wall};
+use crate::time::{ClockStep, Mono, Now, Wall};
 
 use by_service::CommonFailures;
 use by_site::SiteIndex;
-pub use summary::Found;
+pub use summary::ProblemFinding;
 
 /// Problems that begin within this time of each other may have one cause. The gateway finds hosts
 /// that are lost together within a check interval and its retries; the longest in use take some
@@ -128,7 +128,7 @@ impl Incident {
         down().filter(|(_, m)| m.began >= since).count() * 2 > down().count()
     }
 
-    fn rebase(&mut self, step: Step) {
+    fn rebase(&mut self, step: ClockStep) {
         self.opened = step.rebase(self.opened);
         self.newest = step.rebase(self.newest);
         for member in self.members.values_mut() {
@@ -261,7 +261,7 @@ impl Incidents {
     /// Adjusts to a step of the wall clock. Acknowledgements expire by the calendar. The times of
     /// open incidents move back with the clock. Otherwise an old problem would count as a new one
     /// when the clock shows its time again.
-    pub fn mind_step(&mut self, step: Step, now: Now) {
+    pub fn mind_step(&mut self, step: ClockStep, now: Now) {
         for incident in self.open.values_mut() {
             incident.rebase(step);
         }
@@ -282,7 +282,7 @@ impl Incidents {
         &mut self,
         object: &CheckableId,
         began: Wall,
-        found: &Found,
+        found: &ProblemFinding,
         reachable: bool,
         at: Moment,
     ) -> Assigned {

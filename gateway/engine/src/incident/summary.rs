@@ -7,7 +7,7 @@ use crate::messages::{CauseKind, GATEWAY, IncidentScope, IncidentSummary};
 
 /// The finding of the check that decided a problem. That of a host has neither part.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct ProblemFinding {
     /// The hard state of a service.
     pub status: Option<Status>,
     /// The value that crossed a limit, with the limit: `78 °C, limit 70`.
@@ -15,7 +15,7 @@ pub struct Found {
 }
 
 /// Returns the summary of one failing service: `cam-1: temperature critical (78 °C, limit 70)`.
-pub fn service(host: &str, service: &str, found: &Found, site: Option<String>) -> IncidentSummary {
+pub fn service(host: &str, service: &str, found: &ProblemFinding, site: Option<String>) -> IncidentSummary {
     let state = service_state(host, service, found.status);
     let words = match &found.reading {
         Some(reading) => format!("{state} ({reading})"),

@@ -4,7 +4,7 @@
 //! It does not decide which problems belong together; [`crate::incident`] does.
 
 use crate::id::HostId;
-use crate::incident::{Assigned, Found, Moment};
+use crate::incident::{Assigned, Moment, ProblemFinding};
 use crate::messages::{
     AckEnd, Acknowledgement, CheckableId, EventKind, IncidentAck, IncidentChange, IncidentId, IncidentRecord,
     IncidentSnapshot, Message, MessageKind, MonitorOutput, Record, SuppressReason,
@@ -60,7 +60,13 @@ impl Ctx<'_> {
     }
 
     /// Reports a hard problem, at each result that finds it.
-    pub fn problem(&mut self, object: &CheckableId, began: Wall, found: &Found, reachable: bool) -> Assigned {
+    pub fn problem(
+        &mut self,
+        object: &CheckableId,
+        began: Wall,
+        found: &ProblemFinding,
+        reachable: bool,
+    ) -> Assigned {
         let placed = self.shared.incidents.problem(object, began, found, reachable, self.moment());
         self.shared.publish_incidents();
         placed
@@ -119,8 +125,12 @@ impl Host {
 
     fn find_place(&mut self, ctx: &mut Ctx<'_>) {
         let object = CheckableId::host(self.spec.id);
-        let placed =
-            ctx.problem(&object, self.result.since().status, &Found::default(), self.reach.is_reachable());
+        let placed = ctx.problem(
+            &object,
+            self.result.since().status,
+            &ProblemFinding::default(),
+            self.reach.is_reachable(),
+        );
         let said = ctx.settle(&object, placed, &mut self.notifier);
         self.emit(said.into_iter().collect(), ctx);
     }

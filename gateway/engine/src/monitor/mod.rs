@@ -38,7 +38,7 @@ use crate::messages::{
     Downtime, FullAt, HostScope, HostSnapshot, HostSpec, MonitorInput, MonitorOutput, Outcome, PassiveResult,
     ProbeId, ProbeReply, Record, RentalPhase, Timing, TunnelEvent, WakeReason,
 };
-use crate::time::{Mono, Now, Step, Wall};
+use crate::time::{ClockStep, Mono, Now, Wall};
 
 use crate::monitor::host::allowed_silence::AllowedSilence;
 use crate::monitor::uplink::fleet_silence::FleetSilence;
@@ -448,7 +448,7 @@ impl Monitor {
     fn notice_step(&mut self, now: Now) {
         self.handovers.look(now);
         let last = self.last.replace(now).unwrap_or(now);
-        let Some(step) = Step::between(last, now) else { return };
+        let Some(step) = ClockStep::between(last, now) else { return };
         let is_jump = step.size() > JUMP;
         if is_jump {
             self.shared.woke = Some(now.mono);

@@ -10,7 +10,7 @@ use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::Status;
 
 use crate::id::HostId;
-use crate::incident::Found;
+use crate::incident::ProblemFinding;
 use crate::messages::{
     Check, CheckableId, EventKind, FullAt, PathCheck, Record, Sample, ServiceSpec, ServiceState,
     SuppressReason, Taken, Timing,
@@ -434,10 +434,13 @@ impl Service {
     }
 
     /// Returns its hard state. The last result explains it only if it has the same state.
-    fn found(&self) -> Found {
+    fn found(&self) -> ProblemFinding {
         let status = self.track.hard;
         let agrees = status == Some(self.result.status);
-        Found { status, reading: agrees.then(|| self.result.crossed_limit(&self.spec.name)).flatten() }
+        ProblemFinding {
+            status,
+            reading: agrees.then(|| self.result.crossed_limit(&self.spec.name)).flatten(),
+        }
     }
 
     fn object(&self, of: HostContext<'_>) -> CheckableId {

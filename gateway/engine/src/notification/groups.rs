@@ -51,7 +51,7 @@ struct Group {
 
 /// The group with the waiting notices of a checkable.
 #[derive(Clone, Debug)]
-struct Place {
+struct Membership {
     key: Key,
     /// Whether a notice reports its state, and not only an operator's action.
     tells: bool,
@@ -67,7 +67,7 @@ impl Group {
 pub(super) struct Groups {
     groups: BTreeMap<Key, Group>,
     /// The places of the waiting notices of each checkable.
-    places: BTreeMap<(ContactId, CheckableId), Place>,
+    places: BTreeMap<(ContactId, CheckableId), Membership>,
     wide: IncidentRoots,
 }
 
@@ -76,11 +76,11 @@ impl Groups {
     pub fn add(&mut self, contact: &Contact, notice: Notice, now: Mono) -> Mono {
         let place = (contact.id, notice.object.clone());
         let (key, told) = match self.places.get(&place) {
-            Some(Place { key, tells }) => (key.clone(), *tells),
+            Some(Membership { key, tells }) => (key.clone(), *tells),
             None => (Key { contact: contact.id, bundle: self.bundle(&notice) }, false),
         };
         let tells = told || !matches!(Class::of(&notice), Class::Acknowledged | Class::Downtime);
-        self.places.insert(place, Place { key: key.clone(), tells });
+        self.places.insert(place, Membership { key: key.clone(), tells });
         let group = self.groups.entry(key).or_insert_with(|| Group::begun(now));
         group.quiet = now + contact.group_wait;
         group.notices.push(notice);
@@ -102,13 +102,13 @@ impl Groups {
 
     /// Moves all waiting notices of a checkable to the group of its incident.
     fn shift(&mut self, place: (ContactId, CheckableId)) {
-        let Some(Place { key: from, tells }) = self.places.get(&place).cloned() else { return };
+        let Some(Membership { key: from, tells }) = self.places.get(&place).cloned() else { return };
         let Some(group) = self.groups.get(&from) else { return };
         let (first, quiet) = (group.first, group.quiet);
         let notices = self.take(&place);
         let Some(root) = notices.iter().rev().find_map(|n| self.root(n)) else { return };
         let to = Key { contact: place.0, bundle: Bundle::Incident(root) };
-        self.places.insert(place, Place { key: to.clone(), tells });
+        self.places.insert(place, Membership { key: to.clone(), tells });
         let group = self.groups.entry(to).or_insert_with(|| Group { quiet, ..Group::begun(first) });
         (group.first, group.quiet) = (group.first.min(first), group.quiet.max(quiet));
         group.notices.extend(notices);
@@ -191,7 +191,7 @@ impl Groups {
 
     /// Takes the waiting notices of a checkable out of its group.
     pub fn take(&mut self, place: &(ContactId, CheckableId)) -> Vec<Notice> {
-        let Some(Place { key, .. }) = self.places.remove(place) else { return Vec::new() };
+        let Some(Membership { key, .. }) = self.places.remove(place) else { return Vec::new() };
         let Some(group) = self.groups.get_mut(&key) else { return Vec::new() };
         let notices = group.notices.extract_if(.., |n| n.object == place.1).collect();
         group.kept = 0;

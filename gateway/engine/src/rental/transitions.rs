@@ -7,13 +7,13 @@ use super::life::{Life, State};
 use crate::time::Wall;
 
 /// A state, and the moment at which the rental had it.
-pub type Known = (Wall, State);
+pub type StateAt = (Wall, State);
 
 /// Returns the states that a rental enters after a known one and not after `to`, each with its moment, in
 /// order. A state without length is left out.
 ///
 /// The known moment may be before an end or a return that was stored later: nothing changes between both.
-pub fn transitions(life: &Life, (from, state): Known, to: Wall) -> Vec<Known> {
+pub fn transitions(life: &Life, (from, state): StateAt, to: Wall) -> Vec<StateAt> {
     let stored = [life.ending.map(|ending| ending.at), returned_at(life)];
     let begin = stored.into_iter().flatten().fold(from, Wall::max);
     let mut moments: Vec<Wall> = boundaries(life).into_iter().flatten().collect();
@@ -32,7 +32,7 @@ pub fn transitions(life: &Life, (from, state): Known, to: Wall) -> Vec<Known> {
 }
 
 /// Returns the moment of the next transition. `None`: time alone changes nothing any more.
-pub fn next(life: &Life, known: Known) -> Option<Wall> {
+pub fn next(life: &Life, known: StateAt) -> Option<Wall> {
     transitions(life, known, Wall::from_millis(i64::MAX)).first().map(|(at, _)| *at)
 }
 
@@ -88,7 +88,7 @@ mod tests {
         }
     }
 
-    fn names(found: &[Known]) -> Vec<(i64, &'static str)> {
+    fn names(found: &[StateAt]) -> Vec<(i64, &'static str)> {
         found.iter().map(|(at, state)| (at.as_millis() / 1_000, state.name())).collect()
     }
 
@@ -218,7 +218,7 @@ mod tests {
             let mut known = (at(0), life.state(at(0)));
             // The model looks at every second, and after each call.
             let (mut model, mut shown) = (Vec::new(), known.1);
-            let mut found: Vec<Known> = Vec::new();
+            let mut found: Vec<StateAt> = Vec::new();
             for (second, deed) in deeds.into_iter().enumerate() {
                 let now = second as i64;
                 let mut see = |life: &Life| {

@@ -8,7 +8,7 @@ use fleetgate_keys::PublicKey;
 
 use super::Tunnel;
 use crate::messages::{DropReason, Output, Refusal, TunnelEvent};
-use crate::time::{Mono, Step};
+use crate::time::{ClockStep, Mono};
 use crate::tunnel::peers::Slot;
 use crate::tunnel::session::Noise;
 use crate::tunnel::timer_wheel::round_up;
@@ -110,7 +110,7 @@ impl<N: Noise> Tunnel<N> {
 
     /// Adjusts the peers after the wall clock was set, and publishes those that changed. A silent
     /// peer would not be published otherwise, and its last published times may lie in the future.
-    pub(super) fn mind_step(&mut self, step: Step) {
+    pub(super) fn mind_step(&mut self, step: ClockStep) {
         let slots: Vec<Slot> = self.peers.slots().collect();
         for slot in slots {
             if self.peers.get_mut(slot).is_some_and(|peer| peer.mind_step(step)) {

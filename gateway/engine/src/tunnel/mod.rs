@@ -44,7 +44,7 @@ use crate::id::PeerId;
 use crate::messages::{
     Command, DropReason, Input, Output, PeerSnapshot, PeerSpec, PeerStatus, RetiredKey, StreamId,
 };
-use crate::time::{Mono, Now, Step};
+use crate::time::{ClockStep, Mono, Now};
 use crate::tunnel::handshake::dial::Pacer;
 use crate::tunnel::handshake::retired_keys::Retired;
 use events::UnknownKeys;
@@ -225,7 +225,7 @@ impl<N: Noise> Tunnel<N> {
         }
         let before = std::mem::replace(&mut self.now, now);
         // Nothing was read before the first time.
-        let step = Step::between(before, now).filter(|_| before != Now::default());
+        let step = ClockStep::between(before, now).filter(|_| before != Now::default());
         if let Some(step) = step {
             self.mind_step(step);
             self.forwarder.clock(Some(step), now);

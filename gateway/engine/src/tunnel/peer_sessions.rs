@@ -8,7 +8,7 @@ use super::Tunnel;
 use crate::messages::{ConnectFailure, DropReason, TunnelEvent, WakeReason};
 use crate::time::Mono;
 use crate::tunnel::daily_traffic::on_the_wire;
-use crate::tunnel::handshake::dial::{Dial, MAX_INITIATIONS, Step, may_dial};
+use crate::tunnel::handshake::dial::{Dial, DialAction, MAX_INITIATIONS, may_dial};
 use crate::tunnel::peers::{Endpoint, Former, Link, Peer, Seen, Slot};
 use crate::tunnel::session::{NoSession, Noise, Session};
 use crate::tunnel::timer_wheel::{TICK, round_up};
@@ -190,11 +190,11 @@ impl<N: Noise> Tunnel<N> {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         let Some(dial) = peer.live.as_mut().and_then(|live| live.dial.as_mut()) else { return };
         match dial.step(now) {
-            Step::Nothing => {}
+            DialAction::Nothing => {}
             // The session may have repeated the initiation by itself.
-            Step::Repeat if peer.link().is_some_and(|link| link.initiations >= MAX_INITIATIONS) => {}
-            Step::Repeat => self.initiate(slot, false),
-            Step::GiveUp => self.give_up(slot),
+            DialAction::Repeat if peer.link().is_some_and(|link| link.initiations >= MAX_INITIATIONS) => {}
+            DialAction::Repeat => self.initiate(slot, false),
+            DialAction::GiveUp => self.give_up(slot),
         }
     }
 

@@ -15,7 +15,7 @@ use crate::id::PeerId;
 use crate::messages::{
     DropReason, Evidence, PeerKey, PeerKind, PeerSnapshot, PeerSpec, PeerStatus, Refusal, Tai64n,
 };
-use crate::time::{Mono, Now, Step, Wall};
+use crate::time::{ClockStep, Mono, Now, Wall};
 use crate::token_bucket::Bucket;
 use crate::tunnel::daily_traffic::Ledger;
 use crate::tunnel::handshake::dial::Dial;
@@ -261,7 +261,7 @@ impl<S> Peer<S> {
 
     /// Adjusts all wall times, and the device's skew, after the wall clock was set. Returns whether
     /// anything changed.
-    pub fn mind_step(&mut self, step: Step) -> bool {
+    pub fn mind_step(&mut self, step: ClockStep) -> bool {
         let before = (self.last_packet, self.last_handshake, self.last_answer, self.refusal, self.skew_ms);
         let signs = self.signs.clone();
         for seen in [&mut self.last_packet, &mut self.last_handshake, &mut self.last_answer] {
@@ -316,14 +316,14 @@ impl<S> Peer<S> {
     }
 }
 
-struct Place<S> {
+struct SlotEntry<S> {
     generation: u32,
     peer: Option<Box<Peer<S>>>,
 }
 
 /// The table.
 pub struct Peers<S> {
-    places: Vec<Place<S>>,
+    places: Vec<SlotEntry<S>>,
     free: Vec<u32>,
     by_id: HashMap<PeerId, Slot>,
     by_key: HashMap<PublicKey, Slot>,
@@ -372,7 +372,7 @@ impl<S> Peers<S> {
 
     pub fn insert(&mut self, peer: Peer<S>) -> Slot {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.places.push(Place { generation: 0, peer: None });
+            self.places.push(SlotEntry { generation: 0, peer: None });
             self.places.len() as u32 - 1
         });
         let place = &mut self.places[index as usize];

@@ -55,7 +55,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct ConnectParams {
     /// The TCP port of the host.
     #[param(minimum = 1, maximum = 65535)]
     port: u16,
@@ -66,13 +66,13 @@ struct Wanted {
 /// Binary messages carry its bytes. An empty one is the end of the data of its sender.
 #[utoipa::path(get, path = "/hosts/{host}/connect", operation_id = "connect", tag = "access",
     security(("token" = ["access:operator"])),
-    params(("host" = String, Path, description = "id or name"), Wanted),
+    params(("host" = String, Path, description = "id or name"), ConnectParams),
     responses((status = 101, description = "connected; the rest is the protocol of WebSockets")))]
 async fn connect(
     State(app): State<AppState>,
     who: Principal,
     Path(host): Path<String>,
-    Query(Wanted { port }): Query<Wanted>,
+    Query(ConnectParams { port }): Query<ConnectParams>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
     parts: Parts,
 ) -> Result<Response, Problem> {

@@ -10,7 +10,7 @@ use fleetgate_engine::messages::{ExplainRequest, ExplainSource, ExplainTarget, E
 
 use super::relay::End;
 use crate::api::AppState;
-use crate::api::explain::{Wanted, denial, missing, whom_of};
+use crate::api::explain::{RequestedAccess, denial, missing, whom_of};
 use crate::api::request::auth::Principal;
 use crate::api::request::permission;
 use crate::api::response::problem::Problem;
@@ -55,7 +55,7 @@ impl Right {
             Explanation::UnknownTarget | Explanation::NoCommonFamily => Err(no_tunnel(name)),
             found => {
                 let whom = whom(who);
-                let wanted = Wanted { whom: &whom, host: name, protocol: GrantProtocol::Tcp, port };
+                let wanted = RequestedAccess { whom: &whom, host: name, protocol: GrantProtocol::Tcp, port };
                 let why = denial(&found, &wanted);
                 let detail = format!("{who} may not reach TCP {port} of {name}: {why}");
                 Err(Problem::forbidden("not_granted", detail))

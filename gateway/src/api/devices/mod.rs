@@ -56,19 +56,19 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct Filter {
     /// A part of the name.
     q: Option<String>,
 }
 
 /// Devices, by name.
 #[utoipa::path(get, path = "/devices", operation_id = "list_devices", tag = "devices",
-    security(("token" = ["devices:viewer"])), params(Paging, Wanted, WithLabels),
+    security(("token" = ["devices:viewer"])), params(Paging, Filter, WithLabels),
     responses((status = 200, body = Page<Device>)))]
 async fn list(
     State(app): State<AppState>,
     Query(paging): Query<Paging>,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<Filter>,
     labels: WithLabels,
 ) -> Result<Json<Page<Device>>, Problem> {
     let filter = devices::Filter { q: wanted.q, labels: labels.label };

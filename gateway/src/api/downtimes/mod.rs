@@ -308,7 +308,7 @@ fn length(fixed: bool, seconds: Option<f64>) -> Result<Option<Duration>, String>
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct Filter {
     /// Also those that are over or were cancelled.
     all: Option<bool>,
     /// Only those of this manager.
@@ -323,12 +323,12 @@ struct Wanted {
 
 /// Downtimes, the newest first.
 #[utoipa::path(get, path = "/downtimes", operation_id = "list_downtimes", tag = "monitoring",
-    security(("token" = ["monitoring:viewer"])), params(Paging, Wanted),
+    security(("token" = ["monitoring:viewer"])), params(Paging, Filter),
     responses((status = 200, body = Page<Downtime>)))]
 async fn list(
     State(app): State<AppState>,
     Query(paging): Query<Paging>,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<Filter>,
 ) -> Result<Json<Page<Downtime>>, Problem> {
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let (all, now) = (wanted.all.unwrap_or(false), crate::clock::wall());
@@ -338,7 +338,7 @@ async fn list(
         Some(named) => Some(hosts::load(&mut conn, named).await?.id),
         None => None,
     };
-    let wanted = stored::Wanted { all, manager: wanted.managed_by.as_deref(), host, from, to };
+    let wanted = stored::Filter { all, manager: wanted.managed_by.as_deref(), host, from, to };
     let rows = stored::list(&mut conn, wanted, now, before, limit + 1).await?;
     Ok(Json(Page::of_entries(rows, limit, |d| d.plan.id.as_i64().to_string(), |d| shown(&d, now))))
 }

@@ -78,7 +78,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct Filter {
     /// All when absent.
     #[param(value_type = Option<names::EnrolmentState>)]
     state: Option<String>,
@@ -86,12 +86,12 @@ struct Wanted {
 
 /// Enrolments, the newest first.
 #[utoipa::path(get, path = "/enrolments", operation_id = "list_enrolments", tag = "enrolment",
-    security(("token" = ["enrolments:operator"])), params(Paging, Wanted),
+    security(("token" = ["enrolments:operator"])), params(Paging, Filter),
     responses((status = 200, body = Page<Enrolment>)))]
 async fn list(
     State(app): State<AppState>,
     Query(paging): Query<Paging>,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<Filter>,
 ) -> Result<Json<Page<Enrolment>>, Problem> {
     let bad = |e| Problem::bad_request("bad_query", format!("state: {e}"));
     let state: Option<Stage> = wanted.state.map(|s| s.parse().map_err(bad)).transpose()?;

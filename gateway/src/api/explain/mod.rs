@@ -10,8 +10,8 @@ use axum::Json;
 use axum::extract::State;
 use fleetgate_engine::id::{CustomerId, PeerId};
 use fleetgate_engine::messages::{
-    ExplainRequest, ExplainSource, ExplainTarget, Explanation as Found, ForwardProbe, ForwardProbeKind,
-    GrantAccess, GrantProtocol,
+    ExplainRequest, ExplainSource, ExplainTarget, Explanation as PolicyDecision, ForwardProbe,
+    ForwardProbeKind, GrantAccess, GrantProtocol,
 };
 use fleetgate_engine::time::Wall;
 use serde::Deserialize;
@@ -36,7 +36,7 @@ use rentals::Renting;
 use words::{Words, to_api};
 
 pub use types::*;
-pub(super) use words::{Wanted, denial, missing, whom_of};
+pub(super) use words::{RequestedAccess, denial, missing, whom_of};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(explain)).routes(routes!(probe))
@@ -73,14 +73,14 @@ async fn explain(
     let about = unless_unconfirmed(&app, asked_about(&app, &asked.from).await?).await?;
     let target = target(&app, &asked.to, &about).await?;
     let (to, name) = (target.asked(), target.name());
-    let mut found = Found::UnknownSource;
+    let mut found = PolicyDecision::UnknownSource;
     for from in &about.sources {
         found = app.handle.explain(ExplainRequest { from: *from, to, protocol, port, at }).await?;
-        if found != Found::UnknownSource {
+        if found != PolicyDecision::UnknownSource {
             break;
         }
     }
-    let wanted = Wanted { whom: &about.whom, host: &name, protocol, port };
+    let wanted = RequestedAccess { whom: &about.whom, host: &name, protocol, port };
     let delays = delays_in_words(&app, &target, &found).await?;
     let (no_source, renting) = (about.no_source.as_deref(), renting(&about, &target, &delays, at));
     let words = Words { from: &asked.from, wanted, no_source, renting };
@@ -108,7 +108,7 @@ pub(super) async fn reach_of_renter(
     let renting = Renting { renter: Some(renter), rental: Some(rental), delays, at };
     let ports = if first.ports.is_empty() { Vec::new() } else { vec![port..=port] };
     let verdict = renting.verdict(&found, &GrantAccess { protocol: first.protocol, ports });
-    Ok((matches!(found, Found::Permitted(_)), verdict.why))
+    Ok((matches!(found, PolicyDecision::Permitted(_)), verdict.why))
 }
 
 /// Returns what decides besides grants, if a renter or a rental takes part.
@@ -122,8 +122,10 @@ fn renting<'a>(about: &Asked, target: &'a Target, delays: &'a str, at: Wall) -> 
 }
 
 /// Says what keeps the device of a rental from being handed over now.
-async fn delays_in_words(app: &AppState, target: &Target, found: &Found) -> Result<String, Problem> {
-    let (Target::Rental(rental), Found::Delayed(_)) = (target, found) else { return Ok(String::new()) };
+async fn delays_in_words(app: &AppState, target: &Target, found: &PolicyDecision) -> Result<String, Problem> {
+    let (Target::Rental(rental), PolicyDecision::Delayed(_)) = (target, found) else {
+        return Ok(String::new());
+    };
     let delays = super::rentals::delays(app, rental, crate::clock::wall()).await?;
     let texts: Vec<String> = delays.into_iter().map(|delay| delay.text).collect();
     Ok(if texts.is_empty() { "its device is not handed over".to_owned() } else { texts.join("; ") })
@@ -178,12 +180,12 @@ async fn probe(
     let at = crate::clock::wall();
     let probe = ForwardProbe { from: source, to: target.asked(), kind, timeout: PROBE_TIMEOUT };
     let reply = app.handle.probe_forwarding(probe).await?;
-    let wanted = Wanted { whom: &about.whom, host: &name, protocol, port };
+    let wanted = RequestedAccess { whom: &about.whom, host: &name, protocol, port };
     // The answer may be stored for a repetition, and the name of a renter is personal data.
     let from = if about.renter().is_some() { &about.name } else { &asked.from };
     let delays = delays_in_words(&app, &target, &reply.explanation).await?;
     let words = Words { from, wanted, no_source: None, renting: renting(&about, &target, &delays, at) };
-    if reply.explanation == Found::UnknownSource && words.renting.is_none() {
+    if reply.explanation == PolicyDecision::UnknownSource && words.renting.is_none() {
         let detail = format!(
             "{} has no operator that may connect, and a packet needs the address of one: add one with `fleetgate \
              operator add`, or ask without a probe",

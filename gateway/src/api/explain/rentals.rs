@@ -2,7 +2,7 @@
 //! such as a rental that is not confirmed, the row of the rental says.
 
 use fleetgate_engine::id::{CustomerId, PeerId};
-use fleetgate_engine::messages::{Explanation as Found, GrantAccess, GrantWindow};
+use fleetgate_engine::messages::{Explanation as PolicyDecision, GrantAccess, GrantWindow};
 use fleetgate_engine::rental::access::excess;
 use fleetgate_engine::time::Wall;
 
@@ -35,7 +35,7 @@ pub struct Verdict {
 
 impl Renting<'_> {
     /// Says what the answer of the filter means.
-    pub fn verdict(&self, found: &Found, wanted: &GrantAccess) -> Verdict {
+    pub fn verdict(&self, found: &PolicyDecision, wanted: &GrantAccess) -> Verdict {
         match (self.renter, self.rental) {
             (Some(renter), Some(rental)) => self.of_rental((found, wanted), renter, rental),
             (Some(_), None) => {
@@ -50,7 +50,7 @@ impl Renting<'_> {
 
     fn of_rental(
         &self,
-        (found, wanted): (&Found, &GrantAccess),
+        (found, wanted): (&PolicyDecision, &GrantAccess),
         renter: (PeerId, CustomerId),
         rental: &Rental,
     ) -> Verdict {
@@ -61,27 +61,28 @@ impl Renting<'_> {
             window: of.from.zip(of.until),
         };
         match found {
-            Found::Permitted(of) => decided(format!("until {}", at(of.until)), of),
-            Found::NotYet(of) => decided(format!("the rental begins at {}", at(of.from)), of),
-            Found::Over(of) => decided(format!("the rental ended at {}", at(of.until)), of),
-            Found::Delayed(of) => decided(format!("the rental is delayed: {}", self.delays), of),
-            Found::Blocked(of) => decided("the device of the rental is blocked".to_owned(), of),
-            Found::ClockBehind(of) => {
+            PolicyDecision::Permitted(of) => decided(format!("until {}", at(of.until)), of),
+            PolicyDecision::NotYet(of) => decided(format!("the rental begins at {}", at(of.from)), of),
+            PolicyDecision::Over(of) => decided(format!("the rental ended at {}", at(of.until)), of),
+            PolicyDecision::Delayed(of) => decided(format!("the rental is delayed: {}", self.delays), of),
+            PolicyDecision::Blocked(of) => decided("the device of the rental is blocked".to_owned(), of),
+            PolicyDecision::ClockBehind(of) => {
                 let why = "the rental waits, because the gateway's clock is behind an earlier time";
                 decided(why.to_owned(), of)
             }
-            Found::ClockStep(of) => {
+            PolicyDecision::ClockStep(of) => {
                 let why = "the rental waits, because the gateway's clock was set minutes ago";
                 decided(why.to_owned(), of)
             }
-            Found::UnknownSource if rental.admits(renter.0, renter.1) => Verdict {
+            PolicyDecision::UnknownSource if rental.admits(renter.0, renter.1) => Verdict {
                 result: words::name(found),
                 why: "this renter does not connect: it has no key, or was removed".to_owned(),
                 window: None,
             },
-            Found::NoGrant | Found::NoCommonFamily | Found::UnknownSource | Found::UnknownTarget => {
-                self.by_the_row(wanted, renter, rental)
-            }
+            PolicyDecision::NoGrant
+            | PolicyDecision::NoCommonFamily
+            | PolicyDecision::UnknownSource
+            | PolicyDecision::UnknownTarget => self.by_the_row(wanted, renter, rental),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Says in words what the packet filter does with a packet, and what is missing.
 
-use fleetgate_engine::messages::{Explanation as Found, GrantAccess, GrantProtocol, GrantWindow};
+use fleetgate_engine::messages::{Explanation as PolicyDecision, GrantAccess, GrantProtocol, GrantWindow};
 use fleetgate_engine::time::Wall;
 
 use super::rentals::{Renting, Verdict};
@@ -14,7 +14,7 @@ pub fn whom_of(user: &str) -> String {
 }
 
 /// The access that a grant would permit: its source, host, protocol and port.
-pub struct Wanted<'a> {
+pub struct RequestedAccess<'a> {
     /// The option of `fleetgate grant add` that names the source.
     pub whom: &'a str,
     pub host: &'a str,
@@ -22,7 +22,7 @@ pub struct Wanted<'a> {
     pub port: u16,
 }
 
-impl Wanted<'_> {
+impl RequestedAccess<'_> {
     pub fn what(&self) -> String {
         match self.protocol {
             GrantProtocol::Icmp => "icmp".to_owned(),
@@ -42,18 +42,18 @@ impl Wanted<'_> {
 /// The subject of a question, for its answer.
 pub struct Words<'a> {
     pub from: &'a str,
-    pub wanted: Wanted<'a>,
+    pub wanted: RequestedAccess<'a>,
     pub no_source: Option<&'a str>,
     /// `None`: grants alone decide.
     pub renting: Option<Renting<'a>>,
 }
 
 /// Says what is missing, and how a grant is added if there is none.
-pub fn denial(found: &Found, wanted: &Wanted<'_>) -> String {
+pub fn denial(found: &PolicyDecision, wanted: &RequestedAccess<'_>) -> String {
     let missing = missing(found);
     match found {
-        Found::NoGrant | Found::Over(_) => {
-            let Wanted { whom, host, .. } = wanted;
+        PolicyDecision::NoGrant | PolicyDecision::Over(_) => {
+            let RequestedAccess { whom, host, .. } = wanted;
             let what = wanted.what();
             format!("{missing}; an admin adds one with `fleetgate grant add {whom} --to {host} --{what}`")
         }
@@ -62,68 +62,73 @@ pub fn denial(found: &Found, wanted: &Wanted<'_>) -> String {
 }
 
 /// Says what is missing, short enough for the end of a WebSocket.
-pub fn missing(found: &Found) -> String {
+pub fn missing(found: &PolicyDecision) -> String {
     let id = |window: &GrantWindow| Kind::Grant.text(window.grant);
     let at = |at: Option<Wall>| at.map(ids::time).unwrap_or_default();
     match found {
-        Found::Permitted(of) => format!("the grant {} permits it", id(of)),
-        Found::NoGrant => "no grant permits it".to_owned(),
-        Found::NotYet(of) => format!("the grant {} begins at {}", id(of), at(of.from)),
-        Found::Over(of) => format!("the grant {} ended at {}", id(of), at(of.until)),
-        Found::Delayed(of) => format!("the rental of the grant {} awaits its device", id(of)),
-        Found::Blocked(of) => format!("the device of the grant {} is blocked", id(of)),
-        Found::ClockBehind(of) => {
+        PolicyDecision::Permitted(of) => format!("the grant {} permits it", id(of)),
+        PolicyDecision::NoGrant => "no grant permits it".to_owned(),
+        PolicyDecision::NotYet(of) => format!("the grant {} begins at {}", id(of), at(of.from)),
+        PolicyDecision::Over(of) => format!("the grant {} ended at {}", id(of), at(of.until)),
+        PolicyDecision::Delayed(of) => format!("the rental of the grant {} awaits its device", id(of)),
+        PolicyDecision::Blocked(of) => format!("the device of the grant {} is blocked", id(of)),
+        PolicyDecision::ClockBehind(of) => {
             format!("the grant {} waits, because the gateway's clock is behind an earlier time", id(of))
         }
-        Found::ClockStep(of) => {
+        PolicyDecision::ClockStep(of) => {
             format!("the grant {} waits, because the gateway's clock was set minutes ago", id(of))
         }
-        Found::NoCommonFamily => "they have no addresses of one family, IPv4 or IPv6".to_owned(),
-        Found::UnknownSource => "no peer of this user may use grants".to_owned(),
-        Found::UnknownTarget => "the host has no address that grants lead to: it has no tunnel".to_owned(),
+        PolicyDecision::NoCommonFamily => "they have no addresses of one family, IPv4 or IPv6".to_owned(),
+        PolicyDecision::UnknownSource => "no peer of this user may use grants".to_owned(),
+        PolicyDecision::UnknownTarget => {
+            "the host has no address that grants lead to: it has no tunnel".to_owned()
+        }
     }
 }
 
-pub const fn name(found: &Found) -> &'static str {
+pub const fn name(found: &PolicyDecision) -> &'static str {
     match found {
-        Found::Permitted(_) => "permitted",
-        Found::NoGrant => "no_grant",
-        Found::NotYet(_) => "not_yet",
-        Found::Over(_) => "over",
-        Found::Delayed(_) => "delayed",
-        Found::Blocked(_) => "blocked",
-        Found::ClockBehind(_) => "clock_behind",
-        Found::ClockStep(_) => "clock_step",
-        Found::NoCommonFamily => "no_common_family",
-        Found::UnknownSource => "unknown_source",
-        Found::UnknownTarget => "unknown_target",
+        PolicyDecision::Permitted(_) => "permitted",
+        PolicyDecision::NoGrant => "no_grant",
+        PolicyDecision::NotYet(_) => "not_yet",
+        PolicyDecision::Over(_) => "over",
+        PolicyDecision::Delayed(_) => "delayed",
+        PolicyDecision::Blocked(_) => "blocked",
+        PolicyDecision::ClockBehind(_) => "clock_behind",
+        PolicyDecision::ClockStep(_) => "clock_step",
+        PolicyDecision::NoCommonFamily => "no_common_family",
+        PolicyDecision::UnknownSource => "unknown_source",
+        PolicyDecision::UnknownTarget => "unknown_target",
     }
 }
 
 /// Returns the grant that decides, or that comes nearest.
-const fn window(found: &Found) -> Option<&GrantWindow> {
+const fn window(found: &PolicyDecision) -> Option<&GrantWindow> {
     match found {
-        Found::Permitted(of)
-        | Found::NotYet(of)
-        | Found::Over(of)
-        | Found::Delayed(of)
-        | Found::Blocked(of)
-        | Found::ClockBehind(of)
-        | Found::ClockStep(of) => Some(of),
-        Found::NoGrant | Found::NoCommonFamily | Found::UnknownSource | Found::UnknownTarget => None,
+        PolicyDecision::Permitted(of)
+        | PolicyDecision::NotYet(of)
+        | PolicyDecision::Over(of)
+        | PolicyDecision::Delayed(of)
+        | PolicyDecision::Blocked(of)
+        | PolicyDecision::ClockBehind(of)
+        | PolicyDecision::ClockStep(of) => Some(of),
+        PolicyDecision::NoGrant
+        | PolicyDecision::NoCommonFamily
+        | PolicyDecision::UnknownSource
+        | PolicyDecision::UnknownTarget => None,
     }
 }
 
-fn text(found: &Found, words: &Words<'_>) -> String {
+fn text(found: &PolicyDecision, words: &Words<'_>) -> String {
     let Words { from, wanted, no_source, .. } = words;
     let (to, what) = (wanted.host, wanted.what());
     let id = |window: &GrantWindow| Kind::Grant.text(window.grant);
     match found {
-        Found::Permitted(of) => {
+        PolicyDecision::Permitted(of) => {
             let ends = of.until.map(|at| format!(", until {}", ids::time(at))).unwrap_or_default();
             format!("{from} reaches {to} ({what}) by the grant {}{ends}", id(of))
         }
-        Found::UnknownSource => {
+        PolicyDecision::UnknownSource => {
             let missing = no_source.map_or_else(|| missing(found), str::to_owned);
             format!("{from} does not reach {to} ({what}): {missing}")
         }
@@ -131,13 +136,13 @@ fn text(found: &Found, words: &Words<'_>) -> String {
     }
 }
 
-pub fn to_api(found: &Found, words: &Words<'_>, at: Wall) -> Explanation {
+pub fn to_api(found: &PolicyDecision, words: &Words<'_>, at: Wall) -> Explanation {
     if let Some(renting) = &words.renting {
         return of_rental(renting, found, words, at);
     }
     let (result, window) = (name(found), window(found));
     Explanation {
-        permitted: matches!(found, Found::Permitted(_)),
+        permitted: matches!(found, PolicyDecision::Permitted(_)),
         result: result.to_owned(),
         text: text(found, words),
         grant: window.map(|of| Kind::Grant.text(of.grant)),
@@ -148,16 +153,16 @@ pub fn to_api(found: &Found, words: &Words<'_>, at: Wall) -> Explanation {
     }
 }
 
-fn of_rental(renting: &Renting<'_>, found: &Found, words: &Words<'_>, at: Wall) -> Explanation {
+fn of_rental(renting: &Renting<'_>, found: &PolicyDecision, words: &Words<'_>, at: Wall) -> Explanation {
     let Words { from, wanted, no_source, .. } = words;
     let (to, what) = (wanted.host, wanted.what());
     let Verdict { result, why, window } = match (found, no_source) {
-        (Found::UnknownSource, Some(why)) => {
+        (PolicyDecision::UnknownSource, Some(why)) => {
             Verdict { result: name(found), why: (*why).to_owned(), window: None }
         }
         _ => renting.verdict(found, &wanted.access()),
     };
-    let permitted = matches!(found, Found::Permitted(_));
+    let permitted = matches!(found, PolicyDecision::Permitted(_));
     let text = match permitted {
         true => format!("{from} reaches {to} ({what}) {why}"),
         false => format!("{from} does not reach {to} ({what}): {why}"),

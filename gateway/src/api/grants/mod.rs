@@ -48,7 +48,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct Filter {
     /// Also those that have ended or were withdrawn.
     all: Option<bool>,
     /// Only those of this manager.
@@ -59,12 +59,12 @@ struct Wanted {
 
 /// Grants, the newest first.
 #[utoipa::path(get, path = "/grants", operation_id = "list_grants", tag = "access",
-    security(("token" = ["access:operator"])), params(Paging, Wanted),
+    security(("token" = ["access:operator"])), params(Paging, Filter),
     responses((status = 200, body = Page<Grant>)))]
 async fn list(
     State(app): State<AppState>,
     Query(paging): Query<Paging>,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<Filter>,
 ) -> Result<Json<Page<Grant>>, Problem> {
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let now = crate::clock::wall();
@@ -74,7 +74,7 @@ async fn list(
         None => None,
     };
     let (all, manager) = (wanted.all.unwrap_or(false), wanted.managed_by.as_deref());
-    let rows = stored::list(&mut conn, stored::Wanted { all, manager, host }, now, before, limit + 1).await?;
+    let rows = stored::list(&mut conn, stored::Filter { all, manager, host }, now, before, limit + 1).await?;
     Ok(Json(Page::of_entries(rows, limit, |g| g.id.as_i64().to_string(), |g| to_api(&g, now))))
 }
 
@@ -306,9 +306,12 @@ async fn resolved(
     Ok(grant)
 }
 
-type Found<T> = (T, Option<String>);
+type Resolved<T> = (T, Option<String>);
 
-async fn source(conn: &mut SqliteConnection, wanted: SourceName) -> Result<Found<stored::Source>, Problem> {
+async fn source(
+    conn: &mut SqliteConnection,
+    wanted: SourceName,
+) -> Result<Resolved<stored::Source>, Problem> {
     match wanted {
         SourceName::Role(role) => Ok((stored::Source::Role(role), None)),
         SourceName::User(text) => {
@@ -369,7 +372,10 @@ pub(super) async fn no_source(conn: &mut SqliteConnection, field: &str, text: &s
     Problem::invalid(field, detail)
 }
 
-async fn target(conn: &mut SqliteConnection, wanted: TargetName) -> Result<Found<stored::Target>, Problem> {
+async fn target(
+    conn: &mut SqliteConnection,
+    wanted: TargetName,
+) -> Result<Resolved<stored::Target>, Problem> {
     match wanted {
         TargetName::AllDevices => Ok((stored::Target::AllDevices, None)),
         TargetName::Labels(labels) => Ok((stored::Target::Labels(labels), None)),

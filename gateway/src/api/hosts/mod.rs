@@ -43,7 +43,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct Filter {
     /// A part of the name or of a label.
     q: Option<String>,
     /// Only hosts of this part.
@@ -51,7 +51,7 @@ struct Wanted {
     state: Option<String>,
 }
 
-impl Wanted {
+impl Filter {
     fn parse(self, labels: Vec<(String, String)>) -> Result<hosts::Filter, Problem> {
         let state = self.state.map(|word| match HOST_FILTERS.contains(&word.as_str()) {
             true => Ok(word),
@@ -66,12 +66,12 @@ impl Wanted {
 
 /// Hosts with their states, by name.
 #[utoipa::path(get, path = "/hosts", operation_id = "list_hosts", tag = "monitoring",
-    security(("token" = ["monitoring:viewer"])), params(Paging, Wanted, WithLabels),
+    security(("token" = ["monitoring:viewer"])), params(Paging, Filter, WithLabels),
     responses((status = 200, body = Page<Host>)))]
 async fn list(
     State(app): State<AppState>,
     Query(paging): Query<Paging>,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<Filter>,
     labels: WithLabels,
 ) -> Result<Json<Page<Host>>, Problem> {
     let (limit, after) = (paging.limit()?, paging.after()?.unwrap_or_default());

@@ -57,7 +57,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct Filter {
     /// Only the one with this `external_ref`.
     external_ref: Option<String>,
     /// Only those of this customer (id or `external_ref`).
@@ -68,12 +68,12 @@ struct Wanted {
 ///
 /// A page ends after 2,000 rentals, also if it has fewer bookings than `limit`.
 #[utoipa::path(get, path = "/bookings", operation_id = "list_bookings", tag = "rentals",
-    security(("token" = ["rentals:operator"])), params(Paging, Wanted),
+    security(("token" = ["rentals:operator"])), params(Paging, Filter),
     responses((status = 200, body = Page<Booking>)))]
 async fn list(
     State(app): State<AppState>,
     Query(paging): Query<Paging>,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<Filter>,
 ) -> Result<Json<Page<Booking>>, Problem> {
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let now = crate::clock::wall();

@@ -40,19 +40,19 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct Filter {
     /// Only the one with this `external_ref`.
     external_ref: Option<String>,
 }
 
 /// Customers, the newest first.
 #[utoipa::path(get, path = "/customers", operation_id = "list_customers", tag = "rentals",
-    security(("token" = ["rentals:operator"])), params(Paging, Wanted),
+    security(("token" = ["rentals:operator"])), params(Paging, Filter),
     responses((status = 200, body = Page<Customer>)))]
 async fn list(
     State(app): State<AppState>,
     Query(paging): Query<Paging>,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<Filter>,
 ) -> Result<Json<Page<Customer>>, Problem> {
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let mut conn = app.store.reader().await?;

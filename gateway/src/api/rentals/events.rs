@@ -110,7 +110,7 @@ pub struct RentalEventPage {
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct Filter {
     /// Only those of this rental.
     rental: Option<String>,
     /// Only those of this customer (id or `external_ref`).
@@ -122,15 +122,15 @@ struct Wanted {
 /// Without `after` it begins with the oldest event that is kept: events stay for 90 days. 410 `cursor_gone`: a
 /// backup was restored, or events after the cursor are no longer kept.
 #[utoipa::path(get, path = "/rental-events", operation_id = "list_rental_events", tag = "rentals",
-    security(("token" = ["rentals:operator"])), params(Paging, Wanted),
+    security(("token" = ["rentals:operator"])), params(Paging, Filter),
     responses((status = 200, body = RentalEventPage)))]
 async fn list(
     State(app): State<AppState>,
     Query(paging): Query<Paging>,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<Filter>,
 ) -> Result<Json<RentalEventPage>, Problem> {
     let limit = paging.limit()?;
-    let filter = stored::Wanted {
+    let filter = stored::Filter {
         rental: wanted.rental.as_deref().map(|text| Kind::Rental.parse(text)).transpose()?,
         customer: customers::wanted(&app, wanted.customer.as_deref()).await?,
     };

@@ -102,7 +102,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct Filter {
     /// Only those of the booking with this `external_ref`.
     external_ref: Option<String>,
     /// Only those of this device (name or id).
@@ -120,12 +120,12 @@ struct Wanted {
 
 /// Rentals, the newest first.
 #[utoipa::path(get, path = "/rentals", operation_id = "list_rentals", tag = "rentals",
-    security(("token" = ["rentals:operator"])), params(Paging, Wanted),
+    security(("token" = ["rentals:operator"])), params(Paging, Filter),
     responses((status = 200, body = Page<Rental>)))]
 async fn list(
     State(app): State<AppState>,
     Query(paging): Query<Paging>,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<Filter>,
 ) -> Result<Json<Page<Rental>>, Problem> {
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let now = crate::clock::wall();
@@ -135,7 +135,7 @@ async fn list(
         Some(device) => Some(hosts::load_ever(&mut conn, Kind::Host.named(device)).await?.id),
         None => None,
     };
-    let filter = stored::Wanted {
+    let filter = stored::Filter {
         external_ref: wanted.external_ref.as_deref(),
         device,
         customer,

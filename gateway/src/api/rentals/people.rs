@@ -34,19 +34,19 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct Filter {
     /// Only those of this customer (id or `external_ref`).
     customer: Option<String>,
 }
 
 /// The people of customers, the newest first.
 #[utoipa::path(get, path = "/people", operation_id = "list_people", tag = "rentals",
-    security(("token" = ["rentals:operator"])), params(Paging, Wanted),
+    security(("token" = ["rentals:operator"])), params(Paging, Filter),
     responses((status = 200, body = Page<Person>)))]
 async fn list(
     State(app): State<AppState>,
     Query(paging): Query<Paging>,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<Filter>,
 ) -> Result<Json<Page<Person>>, Problem> {
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let customer = customers::wanted(&app, wanted.customer.as_deref()).await?;

@@ -52,7 +52,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct Filter {
     /// Only those of this customer (id or `external_ref`).
     customer: Option<String>,
     /// Only those of this person (id).
@@ -61,12 +61,12 @@ struct Wanted {
 
 /// Renters (peers of the people of customers), the newest first.
 #[utoipa::path(get, path = "/renters", operation_id = "list_renters", tag = "rentals",
-    security(("token" = ["rentals:operator"])), params(Paging, Wanted),
+    security(("token" = ["rentals:operator"])), params(Paging, Filter),
     responses((status = 200, body = Page<Renter>)))]
 async fn list(
     State(app): State<AppState>,
     Query(paging): Query<Paging>,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<Filter>,
 ) -> Result<Json<Page<Renter>>, Problem> {
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let person = wanted.person.as_deref().map(|person| Kind::Person.parse(person)).transpose()?;

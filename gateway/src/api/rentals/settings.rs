@@ -110,7 +110,7 @@ async fn set(
             "ssh_account": shown.ssh_account, "ssh_root": shown.ssh_root,
             "cleaning_command": shown.cleaning_command, "delivery": shown.delivery,
             "origins": shown.origins });
-        write.event("device.rental_settings", (Object::Device, device.id), "changed", data).await?;
+        write.event("device.rental_settings_changed", (Object::Device, device.id), "changed", data).await?;
     }
     let now = write.now;
     let obstacle = handovers::obstacle_of(write.tx(), device.id, None, now).await?;

@@ -13,7 +13,7 @@ use fleetgate_probes::sample::Status;
 use crate::store::intervals::{Interval, Series, Services};
 
 /// The sums of each host and service. The name of a host's own is empty.
-pub(super) type Found = BTreeMap<(HostId, String), Sums>;
+pub(super) type SumsByService = BTreeMap<(HostId, String), Sums>;
 
 /// Adds up what was found in the parts of a time.
 pub(in crate::api) struct Added<Key> {
@@ -129,7 +129,7 @@ pub(super) struct Collector {
     rows: Rows,
     /// The host of the current service.
     host: HostSeries,
-    found: Found,
+    found: SumsByService,
 }
 
 impl Collector {
@@ -141,7 +141,7 @@ impl Collector {
             current: None,
             rows: Rows::default(),
             host: HostSeries::default(),
-            found: Found::new(),
+            found: SumsByService::new(),
         }
     }
 
@@ -161,7 +161,7 @@ impl Collector {
     }
 
     /// Returns all sums. A host or service of `wanted` without an interval has no data.
-    pub fn finish(mut self, wanted: impl IntoIterator<Item = (HostId, String)>) -> Found {
+    pub fn finish(mut self, wanted: impl IntoIterator<Item = (HostId, String)>) -> SumsByService {
         self.end_current();
         let without = self.without();
         for of in wanted {
@@ -218,7 +218,7 @@ mod tests {
         Interval { host: host(n), service, series, value, from: at(from), until: None }
     }
 
-    fn collect(services: Services<'_>, wanted: &[(i64, &str)]) -> Found {
+    fn collect(services: Services<'_>, wanted: &[(i64, &str)]) -> SumsByService {
         let period = Period::new(at(0), at(10)).unwrap();
         let mut gateway = OfGateway::default();
         let lost = Interval { until: Some(at(2)), ..of(0, "", Series::UplinkLost, "", 1) };
@@ -238,7 +238,7 @@ mod tests {
         collector.finish(wanted.iter().map(|(n, service)| (host(*n), (*service).to_owned())))
     }
 
-    fn seconds(found: &Found, n: i64, service: &str, condition: Condition) -> u64 {
+    fn seconds(found: &SumsByService, n: i64, service: &str, condition: Condition) -> u64 {
         found[&(host(n), service.to_owned())].all().of(condition) / 1_000
     }
 

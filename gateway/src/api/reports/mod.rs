@@ -34,7 +34,7 @@ use crate::store::Store;
 use crate::store::intervals::Services;
 use crate::store::reports::{Selected, Selection};
 
-use collect::{Added, Collector, Found, OfGateway};
+use collect::{Added, Collector, OfGateway, SumsByService};
 pub use types::*;
 
 /// Hosts or services of one report. Each has some hundred bytes, and a year of intervals.
@@ -54,7 +54,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct ReportParams {
     /// RFC 3339 with an offset.
     #[param(example = "2026-03-10T14:00:00+01:00")]
     from: String,
@@ -68,7 +68,7 @@ struct Wanted {
     site: Option<String>,
 }
 
-impl Wanted {
+impl ReportParams {
     fn period(&self, now: Wall) -> Result<Period, Problem> {
         let to = self.to.as_deref().map(|text| ids::parse_time("to", text)).transpose()?;
         let (from, to) = (ids::parse_time("from", &self.from)?, to.unwrap_or(now).min(now));
@@ -91,12 +91,12 @@ impl Wanted {
 /// How long hosts or services were available, by name. An available host is UP. An available service is OK or WARNING,
 /// and its host is not DOWN.
 #[utoipa::path(get, path = "/reports/availability", operation_id = "availability_report", tag = "monitoring",
-    security(("token" = ["monitoring:viewer"])), params(Paging, Wanted, WithLabels),
+    security(("token" = ["monitoring:viewer"])), params(Paging, ReportParams, WithLabels),
     responses((status = 200, body = AvailabilityReport)))]
 async fn availability(
     State(app): State<AppState>,
     Query(paging): Query<Paging>,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<ReportParams>,
     labels: WithLabels,
 ) -> Result<Json<AvailabilityReport>, Problem> {
     let (limit, after) = (paging.limit()?, paging.after()?);
@@ -165,7 +165,7 @@ async fn sums(
     services: Services<'_>,
     period: Period,
     wanted: Vec<(HostId, String)>,
-) -> Result<Found, Problem> {
+) -> Result<SumsByService, Problem> {
     let crowded: BTreeSet<HostId> = store.crowded_hosts(hosts, services, period).await?.into_iter().collect();
     let others: Vec<HostId> = hosts.iter().copied().filter(|host| !crowded.contains(host)).collect();
     let mut found = collected(store, &others, services, period).await?.finish(wanted);
@@ -201,7 +201,7 @@ async fn in_parts(
     host: HostId,
     services: Services<'_>,
     period: Period,
-) -> Result<Found, Problem> {
+) -> Result<SumsByService, Problem> {
     let mut added = Added::new();
     for part in store.parts(host, period).await? {
         let collector = collected(store, &[host], services, part).await?;

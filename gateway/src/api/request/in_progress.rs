@@ -11,7 +11,7 @@ pub struct InProgress<K> {
 }
 
 /// A counted request, until it is dropped.
-pub struct Place<K: Eq + Hash> {
+pub struct CallPermit<K: Eq + Hash> {
     key: K,
     counts: Arc<Mutex<HashMap<K, usize>>>,
 }
@@ -23,18 +23,18 @@ impl<K: Eq + Hash + Clone> InProgress<K> {
     }
 
     /// Returns `None` when this caller has as many as it may.
-    pub fn begin(&self, key: &K) -> Option<Place<K>> {
+    pub fn begin(&self, key: &K) -> Option<CallPermit<K>> {
         let mut counts = locked(&self.counts);
         let count = counts.get(key).copied().unwrap_or_default();
         if count >= self.most {
             return None;
         }
         counts.insert(key.clone(), count + 1);
-        Some(Place { key: key.clone(), counts: self.counts.clone() })
+        Some(CallPermit { key: key.clone(), counts: self.counts.clone() })
     }
 }
 
-impl<K: Eq + Hash> Drop for Place<K> {
+impl<K: Eq + Hash> Drop for CallPermit<K> {
     fn drop(&mut self) {
         let mut counts = locked(&self.counts);
         match counts.get_mut(&self.key) {

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::auth::{Principal, Role};
 use super::client::Login;
-use super::in_progress::Place;
+use super::in_progress::CallPermit;
 use super::person::{self, CustomerCaller, PersonCaller};
 use crate::api::AppState;
 use crate::api::response::problem::Problem;
@@ -79,7 +79,7 @@ pub enum Rule {
 }
 
 /// The read of a person or a program of a customer. It counts until its last copy is dropped, when the response is made.
-pub type Reading = Arc<Place<Id>>;
+pub type Reading = Arc<CallPermit<Id>>;
 
 /// Reads `devices:operator` or `unlimited:admin` from a declaration.
 impl FromStr for Rule {

@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::body_room::BodyRoom;
 use super::client::throttled_as;
 use super::idempotency::UnderWay;
-use super::in_progress::{InProgress, Place};
+use super::in_progress::{CallPermit, InProgress};
 use super::throttle::{Rate, Throttle};
 use crate::api::enrol::refused::Refusals;
 use crate::api::response::problem::Problem;
@@ -135,7 +135,7 @@ impl RateLimits {
     ///
     /// # Errors
     /// Returns 429 after too many, and while too many are in progress.
-    pub fn read(&self, person: Id, now: Mono) -> Result<Place<Id>, Problem> {
+    pub fn read(&self, person: Id, now: Mono) -> Result<CallPermit<Id>, Problem> {
         let place = self.reads.begin(&person).ok_or_else(|| {
             Problem::too_many(format!("{READS_AT_ONCE} reads of yours are in progress: try again"), 1)
         })?;

@@ -29,10 +29,10 @@ pub type StoredToken = (ApiToken, TokenHash);
 pub struct TokenCache {
     /// The number of commits so far.
     changes: AtomicU64,
-    known: Mutex<HashMap<Id, Known>>,
+    known: Mutex<HashMap<Id, CachedToken>>,
 }
 
-struct Known {
+struct CachedToken {
     token: Arc<StoredToken>,
     /// The number of commits before the read.
     changes: u64,
@@ -72,7 +72,7 @@ impl TokenCache {
         if known.len() >= MOST && !known.contains_key(&token.0.id) {
             known.clear();
         }
-        known.insert(token.0.id, Known { token, changes, read_at: now });
+        known.insert(token.0.id, CachedToken { token, changes, read_at: now });
     }
 
     /// Records the last use of a token.
@@ -82,7 +82,7 @@ impl TokenCache {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Id, Known>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Id, CachedToken>> {
         self.known.lock().expect("no holder panics")
     }
 }

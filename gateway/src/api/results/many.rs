@@ -131,7 +131,7 @@ async fn take_many(State(app): State<AppState>, who: Principal, request: Request
         wait: WAIT,
     };
     let body::Body { bytes, room: _room, .. } = body::read(request, bounds).await?;
-    let Wanted { results: Few(wanted) } = extract::parse(&bytes)?;
+    let ManyResults { results: Few(wanted) } = extract::parse(&bytes)?;
     drop(bytes);
     let _place = place(&app, wanted.len()).await?;
     let (keyed, dated) = (HashMap::new(), HashMap::new());
@@ -158,7 +158,7 @@ fn busy() -> Problem {
 /// The body. Each result is kept as raw JSON, so that an error concerns only that one.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
+struct ManyResults {
     results: Few,
 }
 

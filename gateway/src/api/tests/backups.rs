@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 
 use crate::api::testing::{Answer, TestApi};
 use crate::identity::Identity;
-use crate::identity::continuity::Known;
+use crate::identity::continuity::PublishedIdentity;
 
 /// Creates an API over a data directory that a gateway could start in.
 async fn api() -> TestApi {
     let api = TestApi::with_endpoint().await;
     let (store, data) = (&api.state.store, &api.state.config.data);
     let identity = Identity::open(data, &|_| Ok(())).unwrap();
-    let known = Known::of(&identity, api.state.config.pools());
+    let known = PublishedIdentity::of(&identity, api.state.config.pools());
     known.keep(store, data).await.unwrap();
     api
 }

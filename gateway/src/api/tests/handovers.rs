@@ -157,7 +157,7 @@ async fn the_settings_of_a_handover_stay_as_they_are_unless_they_are_given() {
     broken(&api, "cam-1").await;
     let kept = settings(&api, json!({ "rentable": true, "ready": false })).await;
     assert_eq!(must(&kept)["not_ready_reason"], json!("no battery"), "the reason stays");
-    let event = api.operator().get("/api/v1/events?kind=device.rental_settings").await;
+    let event = api.operator().get("/api/v1/events?kind=device.rental_settings_changed").await;
     let data = &must(&event)["items"][0]["data"];
     assert_eq!((&data["ready"], &data["not_ready_reason"]), (&json!(false), &json!("no battery")));
 }

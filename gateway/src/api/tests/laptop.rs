@@ -102,7 +102,7 @@ async fn what_a_person_sent_is_kept_when_the_gateway_stops() {
     let seal = server.identity.seal_key();
     server.stop().await;
     let store = Store::open(site.dir.path(), seal).await.unwrap();
-    let rows = forwarded::newest(&mut store.reader().await.unwrap(), forwarded::Wanted::default(), 10)
+    let rows = forwarded::newest(&mut store.reader().await.unwrap(), forwarded::Filter::default(), 10)
         .await
         .unwrap();
     let [row] = &rows[..] else { panic!("one flow is expected: {rows:?}") };

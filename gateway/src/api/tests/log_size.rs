@@ -45,7 +45,7 @@ async fn soft_changes_cost_little_each_and_nothing_beyond_the_share_of_a_day() {
     let each = alternate(&ward, listed, OUTPUT).await / listed as i64;
     println!("{each} bytes a soft change");
     assert!(each < 2_000, "{each} bytes a soft change");
-    let last = events(&ward, "state").await.pop().unwrap();
+    let last = events(&ward, "state.changed").await.pop().unwrap();
     assert_eq!((last["evidence"].as_str().unwrap().len(), &last["truncated"]), (1_024, &json!(true)));
     let whole = ward.backup().await["text"].as_str().unwrap().len();
     assert!(whole > OUTPUT, "the current state has the whole text, not {whole} bytes");
@@ -71,7 +71,7 @@ async fn a_hard_change_with_all_that_follows_costs_excerpts() {
     let each = alternate(&ward, results, OUTPUT).await / results as i64;
     println!("{each} bytes a hard change with its notification");
     assert!(each < 6_000, "{each} bytes a hard change");
-    assert_eq!(events(&ward, "state").await.len(), results + 1, "each is listed");
+    assert_eq!(events(&ward, "state.changed").await.len(), results + 1, "each is listed");
     let told = ward.get("/notifications").await["items"][0].clone();
     assert_eq!((told["cause"].as_str().unwrap().len(), &told["truncated"]), (1_024, &json!(true)));
 }

@@ -85,7 +85,7 @@ async fn a_person_logs_in_once_by_a_link_and_out() {
     assert_eq!(mine.post("/api/v1/my/logout", json!({})).await.status, 204);
     assert_eq!(mine.get("/api/v1/my").await.status, 401);
     let log = api.admin().get("/api/v1/audit").await.text;
-    assert!(log.contains("person.login_link") && log.contains(&format!("person:{ada}")), "{log}");
+    assert!(log.contains("person.login_link_created") && log.contains(&format!("person:{ada}")), "{log}");
     assert!(!log.contains("Ada") && !log.contains(&token), "{log}");
 }
 

@@ -348,7 +348,7 @@ async fn a_booking_is_confirmed_and_described() {
     let again = api.operator().patch(booking, json!({ "hold_until": hence(99) })).await;
     assert_eq!(field(&again), (422, "hold_until"));
     let log = api.admin().get("/api/v1/audit").await;
-    for kind in ["booking.created", "booking.changed", "device.rental_settings", "customer.created"] {
+    for kind in ["booking.created", "booking.changed", "device.rental_settings_changed", "customer.created"] {
         assert!(log.text.contains(kind), "{kind}: {}", log.text);
     }
     assert!(!log.text.contains("paid") && !log.text.contains("crm-17"), "{}", log.text);

@@ -99,7 +99,7 @@ async fn a_change_of_state_says_which_device_sent_it() {
     let site = Site::new().await;
     site.post("/results/backup?exit_status=2", "no disk").await;
     let viewer = site.ward.api.viewer();
-    let changes = viewer.get("/api/v1/events?since=0&kind=state").await.json;
+    let changes = viewer.get("/api/v1/events?since=0&kind=state.changed").await.json;
     let backup = changes["items"].as_array().unwrap().iter().find(|e| e["service"] == "backup").unwrap();
     assert_eq!(backup["principal"], json!(format!("device:{}", Kind::Host.text(site.peer))));
     let audit = site.ward.api.admin().get("/api/v1/audit?kind=state").await.json;

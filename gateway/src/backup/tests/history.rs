@@ -13,7 +13,7 @@ const OLD_ROWS: [&str; 2] = [
 
 #[tokio::test]
 async fn a_backup_of_the_first_schema_is_restored_and_its_history_is_converted() {
-    let place = Place::new().await;
+    let place = GatewayDir::new().await;
     fixture::run(&place.store, "delete from series", &[]).await;
     place.store.close().await;
     let file = place.dir.path().join(HISTORY_FILE);
@@ -48,7 +48,7 @@ async fn a_backup_of_the_first_schema_is_restored_and_its_history_is_converted()
 
 #[tokio::test]
 async fn a_backup_during_a_conversion_says_so() {
-    let place = Place::new().await;
+    let place = GatewayDir::new().await;
     fs::write(place.dir.path().join(OLD_HISTORY_FILE), "half converted").unwrap();
     let out = private_dir();
     let made = place.back_up(&out.path().join("n-1.tar")).await.unwrap();
@@ -61,7 +61,7 @@ async fn a_backup_during_a_conversion_says_so() {
 /// Samples that no block has yet are in the main database, with a history and without one.
 #[tokio::test]
 async fn unsealed_samples_are_in_every_backup() {
-    let place = Place::new().await;
+    let place = GatewayDir::new().await;
     fixture::run(&place.store, "insert into redo (generation, data) values (4, x'0102')", &[]).await;
     let out = private_dir();
     for (name, history) in [("n-1.tar", true), ("n-2.tar", false)] {

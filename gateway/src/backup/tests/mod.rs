@@ -15,23 +15,23 @@ use super::*;
 use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::identity::Identity;
-use crate::identity::continuity::Known;
+use crate::identity::continuity::PublishedIdentity;
 use crate::store::history::Sealable;
 use crate::store::{Store, fixture};
 
 /// A data directory with a gateway's keys and databases, a device, and some samples.
-struct Place {
+struct GatewayDir {
     dir: TempDir,
     store: Store,
 }
 
-impl Place {
-    async fn new() -> Place {
+impl GatewayDir {
+    async fn new() -> GatewayDir {
         let dir = private_dir();
         let identity = Identity::open(dir.path(), &|_| Ok(())).unwrap();
         let store = fixture::store_in(dir.path(), identity.seal_key()).await;
         let pools = Config::load(dir.path(), None).unwrap().pools();
-        Known::of(&identity, pools).keep(&store, dir.path()).await.unwrap();
+        PublishedIdentity::of(&identity, pools).keep(&store, dir.path()).await.unwrap();
         fixture::device(&store, 9, "cam-09").await;
         fixture::run(
             &store,
@@ -45,7 +45,7 @@ impl Place {
             let samples = Sealable { series, kind: Kind::Gauge, points: points.collect() };
             store.put_days(&samples).await.unwrap();
         }
-        Place { dir, store }
+        GatewayDir { dir, store }
     }
 
     fn order(&self, target: &Path) -> Order {
@@ -90,7 +90,7 @@ async fn refused(file: &Path) -> String {
 
 #[tokio::test]
 async fn what_was_backed_up_is_restored_and_belongs_to_its_owner_alone() {
-    let place = Place::new().await;
+    let place = GatewayDir::new().await;
     fs::write(place.dir.path().join("fleetgate.toml"), "keepalive = 30\n").unwrap();
     let out = private_dir();
     let made = place.back_up(out.path()).await.unwrap();
@@ -122,7 +122,7 @@ async fn what_was_backed_up_is_restored_and_belongs_to_its_owner_alone() {
 
 #[tokio::test]
 async fn the_schema_of_a_copy_is_that_of_the_original_and_numbers_go_on() {
-    let place = Place::new().await;
+    let place = GatewayDir::new().await;
     fixture::run(&place.store, "insert into events (at, kind, object, cause, principal) values (1, 'a', 'host', '', 'x'), (2, 'b', 'host', '', 'x')", &[]).await;
     fixture::run(&place.store, "delete from events where kind = 'b'", &[]).await;
     let out = private_dir();
@@ -139,7 +139,7 @@ async fn the_schema_of_a_copy_is_that_of_the_original_and_numbers_go_on() {
 
 #[tokio::test]
 async fn a_file_that_is_there_is_not_replaced_and_a_folder_that_is_not_there_is_said() {
-    let place = Place::new().await;
+    let place = GatewayDir::new().await;
     let out = private_dir();
     let file = out.path().join("mine.tar");
     fs::write(&file, "mine").unwrap();
@@ -153,7 +153,7 @@ async fn a_file_that_is_there_is_not_replaced_and_a_folder_that_is_not_there_is_
 
 #[tokio::test]
 async fn of_two_to_one_file_one_is_refused_and_two_to_two_are_made() {
-    let place = Place::new().await;
+    let place = GatewayDir::new().await;
     let out = private_dir();
     let (a, b) = (out.path().join("a.tar"), out.path().join("b.tar"));
     let (first, second) = tokio::join!(place.back_up(&a), place.back_up(&a));
@@ -168,7 +168,7 @@ async fn of_two_to_one_file_one_is_refused_and_two_to_two_are_made() {
 
 #[tokio::test]
 async fn what_a_killed_backup_left_goes_with_the_next_one_and_what_runs_stays() {
-    let place = Place::new().await;
+    let place = GatewayDir::new().await;
     let out = private_dir();
     let left = out.path().join(".nightly-1.tar.partial");
     fs::create_dir(&left).unwrap();
@@ -182,7 +182,7 @@ async fn what_a_killed_backup_left_goes_with_the_next_one_and_what_runs_stays() 
 
 #[tokio::test]
 async fn a_backup_that_is_dropped_at_any_time_leaves_nothing() {
-    let place = Place::new().await;
+    let place = GatewayDir::new().await;
     let out = private_dir();
     for ms in [0, 1, 5, 20, 50, 100, 200] {
         let file = out.path().join("x.tar");
@@ -216,7 +216,7 @@ fn a_folder_is_removed_while_files_are_created_in_it() {
 
 #[tokio::test]
 async fn an_upload_whose_sender_has_gone_leaves_nothing() {
-    let place = Place::new().await;
+    let place = GatewayDir::new().await;
     let out = private_dir();
     let made = place.back_up(&out.path().join("x.tar")).await.unwrap();
     let dir = private_dir();
@@ -238,9 +238,9 @@ async fn an_upload_whose_sender_has_gone_leaves_nothing() {
 
 #[tokio::test]
 async fn the_newest_stay_and_only_whole_backups_of_this_gateway_go() {
-    let place = Place::new().await;
+    let place = GatewayDir::new().await;
     let out = private_dir();
-    let others = Place::new().await;
+    let others = GatewayDir::new().await;
     others.back_up(&out.path().join("n-0.tar")).await.unwrap();
     fs::write(out.path().join("n-1.tar"), "no backup at all").unwrap();
     fs::write(out.path().join("letter-1.tar"), "").unwrap();
@@ -258,7 +258,7 @@ async fn the_newest_stay_and_only_whole_backups_of_this_gateway_go() {
 /// Half of a copy over the network, or of a full disk.
 #[tokio::test]
 async fn what_was_cut_off_is_none_of_those_that_are_kept() {
-    let place = Place::new().await;
+    let place = GatewayDir::new().await;
     let out = private_dir();
     let whole = out.path().join("n-1.tar");
     place.back_up(&whole).await.unwrap();
@@ -274,7 +274,7 @@ async fn what_was_cut_off_is_none_of_those_that_are_kept() {
 
 #[tokio::test]
 async fn a_backup_that_fails_removes_no_older_one() {
-    let place = Place::new().await;
+    let place = GatewayDir::new().await;
     let out = private_dir();
     place.back_up(&out.path().join("n-1.tar")).await.unwrap();
     fs::write(place.dir.path().join("gateway.key"), PrivateKey::from_bytes([3; 32]).to_base64()).unwrap();
@@ -286,7 +286,7 @@ async fn a_backup_that_fails_removes_no_older_one() {
 
 #[tokio::test]
 async fn a_directory_that_holds_something_is_not_restored_into() {
-    let place = Place::new().await;
+    let place = GatewayDir::new().await;
     let out = private_dir();
     let made = place.back_up(out.path()).await.unwrap();
     for name in ["gateway.key", "fleetgate.db", "letter.txt", ".hidden", "first-start"] {
@@ -301,7 +301,7 @@ async fn a_directory_that_holds_something_is_not_restored_into() {
 
 #[tokio::test]
 async fn the_administrators_settings_stay_and_those_of_the_backup_lie_beside_them() {
-    let place = Place::new().await;
+    let place = GatewayDir::new().await;
     fs::write(place.dir.path().join("fleetgate.toml"), "keepalive = 30\n").unwrap();
     let out = private_dir();
     let made = place.back_up(out.path()).await.unwrap();
@@ -314,7 +314,7 @@ async fn the_administrators_settings_stay_and_those_of_the_backup_lie_beside_the
 
 #[tokio::test]
 async fn a_backup_that_was_cut_off_anywhere_is_refused() {
-    let place = Place::new().await;
+    let place = GatewayDir::new().await;
     let out = private_dir();
     let made = place.back_up(&out.path().join("whole.tar")).await.unwrap();
     let whole = fs::read(&made.file).unwrap();
@@ -329,7 +329,7 @@ async fn a_backup_that_was_cut_off_anywhere_is_refused() {
 
 #[tokio::test]
 async fn a_byte_that_was_changed_anywhere_in_a_file_is_found() {
-    let place = Place::new().await;
+    let place = GatewayDir::new().await;
     let out = private_dir();
     let made = place.back_up(&out.path().join("whole.tar")).await.unwrap();
     let whole = fs::read(&made.file).unwrap();
@@ -377,7 +377,7 @@ fn entries_of(file: &Path) -> Vec<(String, Vec<u8>)> {
 
 #[tokio::test]
 async fn an_archive_that_was_made_by_hand_writes_nothing_elsewhere_and_is_refused() {
-    let place = Place::new().await;
+    let place = GatewayDir::new().await;
     let out = private_dir();
     let order = Order { history: false, ..place.order(&out.path().join("whole.tar")) };
     let made = make(&order, silent()).await.unwrap();
@@ -433,7 +433,7 @@ async fn what_is_no_backup_and_what_is_newer_is_said() {
         assert!(error.contains("no backup of fleetgate"), "{error}");
     }
     assert!(refused(&out.path().join("nowhere.tar")).await.contains("cannot open"));
-    let place = Place::new().await;
+    let place = GatewayDir::new().await;
     fixture::run(&place.store, "insert into _sqlx_migrations (version, description, success, checksum, execution_time) values (999, 'later', 1, x'00', 0)", &[]).await;
     let made = place.back_up(&out.path().join("newer.tar")).await.unwrap();
     let error = refused(&made.file).await;
@@ -442,7 +442,7 @@ async fn what_is_no_backup_and_what_is_newer_is_said() {
 
 #[tokio::test]
 async fn a_restore_that_is_cut_off_while_it_moves_goes_on() {
-    let place = Place::new().await;
+    let place = GatewayDir::new().await;
     let out = private_dir();
     let made = place.back_up(out.path()).await.unwrap();
     for moved in 0..=CONTENTS_OF_A_GATEWAY.len() {
@@ -471,7 +471,7 @@ const CONTENTS_OF_A_GATEWAY: [&str; 4] = ["gateway.key", "gateway_ssh_key", "fle
 
 #[tokio::test]
 async fn a_restore_that_is_cut_off_while_it_reads_is_no_gateway_and_can_be_done_again() {
-    let place = Place::new().await;
+    let place = GatewayDir::new().await;
     let out = private_dir();
     let made = place.back_up(out.path()).await.unwrap();
     let dir = private_dir();
@@ -485,7 +485,7 @@ async fn a_restore_that_is_cut_off_while_it_reads_is_no_gateway_and_can_be_done_
 
 #[tokio::test]
 async fn progress_only_grows_and_names_each_step() {
-    let place = Place::new().await;
+    let place = GatewayDir::new().await;
     let out = private_dir();
     let seen: Arc<Mutex<Vec<(Phase, u8)>>> = Arc::default();
     let told = seen.clone();
@@ -505,7 +505,7 @@ async fn progress_only_grows_and_names_each_step() {
 #[tokio::test]
 async fn a_damaged_database_is_named_and_there_is_no_backup() {
     for (name, said) in [("history.db", "--without-history"), ("fleetgate.db", "fleetgate.db")] {
-        let place = Place::new().await;
+        let place = GatewayDir::new().await;
         place.store.close().await;
         let file = place.dir.path().join(name);
         let size = fs::metadata(&file).unwrap().len();

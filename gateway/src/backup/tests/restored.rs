@@ -12,7 +12,7 @@ use crate::store::rentals::erasures::Erasure;
 
 /// Backs up a gateway with three customers. It ended between the line of the first one and the commit of that
 /// erasure, so that its file has a line which its database lacks.
-async fn backed_up(place: &Place, out: &Path) -> Made {
+async fn backed_up(place: &GatewayDir, out: &Path) -> Made {
     let insert = "insert into customers (id, external_ref, name, created_at)
         values (1, 'crm-1', 'Ada', 1), (2, 'crm-2', 'Bob', 1), (3, 'crm-3', 'Eve', 1)";
     fixture::run(&place.store, insert, &[]).await;
@@ -31,7 +31,7 @@ async fn names_of_customers(data: &Path) -> Vec<String> {
 
 #[tokio::test]
 async fn a_restore_erases_whom_the_backup_or_the_data_directory_has_as_erased() {
-    let (place, out) = (Place::new().await, private_dir());
+    let (place, out) = (GatewayDir::new().await, private_dir());
     let made = backed_up(&place, &out.path().join("n-1.tar")).await;
     let same = private_dir();
     restore_to(&made.file, same.path()).await.unwrap();
@@ -52,7 +52,7 @@ async fn a_restore_erases_whom_the_backup_or_the_data_directory_has_as_erased() 
 
 #[tokio::test]
 async fn an_upload_erases_by_the_file_of_the_gateway_that_takes_it_which_stays_until_then() {
-    let (place, out, dir) = (Place::new().await, private_dir(), private_dir());
+    let (place, out, dir) = (GatewayDir::new().await, private_dir(), private_dir());
     let made = backed_up(&place, &out.path().join("n-1.tar")).await;
     drop(erased_ids::append(dir.path(), &[erasure(2)]).unwrap());
     let before = fs::read(dir.path().join(ERASED_FILE)).unwrap();
@@ -80,7 +80,7 @@ async fn unstaged_leaves_the_file(backup: &Path) {
 
 #[tokio::test]
 async fn a_line_that_comes_after_an_upload_is_not_lost() {
-    let (place, out, dir) = (Place::new().await, private_dir(), private_dir());
+    let (place, out, dir) = (GatewayDir::new().await, private_dir(), private_dir());
     let made = backed_up(&place, &out.path().join("n-1.tar")).await;
     stage(File::open(&made.file).unwrap(), dir.path()).await.unwrap();
     drop(erased_ids::append(dir.path(), &[erasure(2)]).unwrap());
@@ -94,7 +94,7 @@ async fn a_line_that_comes_after_an_upload_is_not_lost() {
 
 #[tokio::test]
 async fn damaged_lines_are_reported_and_the_others_count() {
-    let (place, out, dir) = (Place::new().await, private_dir(), private_dir());
+    let (place, out, dir) = (GatewayDir::new().await, private_dir(), private_dir());
     let made = backed_up(&place, &out.path().join("n-1.tar")).await;
     drop(erased_ids::append(dir.path(), &[erasure(3)]).unwrap());
     let half = fs::read_to_string(dir.path().join(ERASED_FILE)).unwrap() + "{\"erased_at\":\"2026";
@@ -111,7 +111,7 @@ async fn damaged_lines_are_reported_and_the_others_count() {
 
 #[tokio::test]
 async fn a_restored_gateway_waits_for_an_admin_and_the_original_does_not() {
-    let (place, out) = (Place::new().await, private_dir());
+    let (place, out) = (GatewayDir::new().await, private_dir());
     let made = place.back_up(&out.path().join("n-1.tar")).await.unwrap();
     let mut epochs = BTreeSet::new();
     for dir in [private_dir(), private_dir()] {

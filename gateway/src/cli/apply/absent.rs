@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::plan::{Found, Kind, Policy, Wanted};
+use super::plan::{Desired, Existing, Kind, Policy};
 
 /// The author and time of a removal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,9 +30,9 @@ impl Removed {
 }
 
 /// Returns the contents of the file with present names.
-pub fn settle(wanted: Vec<Wanted>, found: &[Found], policy: &Policy) -> Vec<Wanted> {
+pub fn settle(wanted: Vec<Desired>, found: &[Existing], policy: &Policy) -> Vec<Desired> {
     let renamed = renamed(&wanted, found, policy);
-    let mut wanted: Vec<Wanted> = wanted.into_iter().map(|w| call(w, &renamed)).collect();
+    let mut wanted: Vec<Desired> = wanted.into_iter().map(|w| call(w, &renamed)).collect();
     let gone = gone(&wanted, found, policy);
     for w in &mut wanted {
         w.without = leads_to(w).filter(|host| gone.contains(*host)).map(str::to_owned);
@@ -61,11 +61,11 @@ fn space(kind: Kind) -> Option<Space> {
 }
 
 /// Maps names of the file to present ones, unless those belong to another resource of the file.
-fn renamed(wanted: &[Wanted], found: &[Found], policy: &Policy) -> BTreeMap<(Space, String), String> {
+fn renamed(wanted: &[Desired], found: &[Existing], policy: &Policy) -> BTreeMap<(Space, String), String> {
     let is_in_file =
         |kind: Kind, name: &str| wanted.iter().any(|w| space(w.kind) == space(kind) && w.name == name);
     let is_there = |kind: Kind, name: &str| {
-        let own = |f: &Found| f.removed.is_none() && f.managed_by == policy.manager;
+        let own = |f: &Existing| f.removed.is_none() && f.managed_by == policy.manager;
         found.iter().any(|f| f.kind == kind && f.name == name && own(f))
     };
     let names = found.iter().filter_map(|f| {
@@ -76,9 +76,9 @@ fn renamed(wanted: &[Wanted], found: &[Found], policy: &Policy) -> BTreeMap<(Spa
     names.collect()
 }
 
-fn call(mut w: Wanted, renamed: &BTreeMap<(Space, String), String>) -> Wanted {
+fn call(mut w: Desired, renamed: &BTreeMap<(Space, String), String>) -> Desired {
     let today = |space: Space, name: &str| renamed.get(&(space, name.to_owned()));
-    let field = |w: &mut Wanted, field: &str, space: Space| {
+    let field = |w: &mut Desired, field: &str, space: Space| {
         let now = w.fields.get(field).and_then(Value::as_str).and_then(|name| today(space, name));
         w.fields.extend(now.map(|now| (field.to_owned(), json!(now))));
     };
@@ -108,12 +108,12 @@ fn call(mut w: Wanted, renamed: &BTreeMap<(Space, String), String>) -> Wanted {
 
 /// Returns devices and hosts of the file that were removed and stay removed. A host goes with its
 /// device.
-fn gone(wanted: &[Wanted], found: &[Found], policy: &Policy) -> BTreeSet<String> {
-    let is_removed = |w: &Wanted| {
-        let same = |f: &&Found| f.kind == w.kind && f.name == w.name;
+fn gone(wanted: &[Desired], found: &[Existing], policy: &Policy) -> BTreeSet<String> {
+    let is_removed = |w: &Desired| {
+        let same = |f: &&Existing| f.kind == w.kind && f.name == w.name;
         !policy.overwrite && found.iter().find(same).is_some_and(|f| f.removed.is_some())
     };
-    let is_there = |w: &Wanted| found.iter().any(|f| f.kind == w.kind && f.name == w.name);
+    let is_there = |w: &Desired| found.iter().any(|f| f.kind == w.kind && f.name == w.name);
     let hosts = |kind: Kind| wanted.iter().filter(move |w| w.kind == kind);
     let devices = hosts(Kind::Device).filter(|w| is_removed(w)).map(|w| w.name.clone());
     let mut gone: BTreeSet<String> = devices.collect();
@@ -127,7 +127,7 @@ fn gone(wanted: &[Wanted], found: &[Found], policy: &Policy) -> BTreeSet<String>
 }
 
 /// Returns the host that a resource requires.
-fn leads_to(w: &Wanted) -> Option<&str> {
+fn leads_to(w: &Desired) -> Option<&str> {
     match w.kind {
         Kind::Host => w.fields.get("via").and_then(Value::as_str),
         Kind::Downtime => w.fields.get("host").and_then(Value::as_str),
@@ -143,12 +143,12 @@ mod tests {
     use super::super::report::render;
     use super::*;
 
-    fn removed(kind: Kind, name: &str, to: Option<&str>) -> Found {
+    fn removed(kind: Kind, name: &str, to: Option<&str>) -> Existing {
         let removed = Removed { by: "user:ann".into(), at: "T".into(), renamed_to: to.map(str::to_owned) };
-        Found { removed: Some(removed), id: Some("g_1".into()), ..found(kind, name, json!({})) }
+        Existing { removed: Some(removed), id: Some("g_1".into()), ..found(kind, name, json!({})) }
     }
 
-    fn site() -> Vec<Wanted> {
+    fn site() -> Vec<Desired> {
         vec![
             wanted(Kind::Device, "cam", json!({ "parents": ["router"] })),
             wanted(Kind::Device, "router", json!({})),
@@ -194,7 +194,7 @@ mod tests {
         let there = [
             removed(Kind::Device, "router", Some("gate")),
             found(Kind::Device, "cam", json!({ "parents": ["gate"] })),
-            Found {
+            Existing {
                 edited_by: Some("user:ann".into()),
                 ..found(Kind::Device, "gate", json!({ "name": "gate" }))
             },

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use super::plan::Wanted;
+use super::plan::Desired;
 use crate::api::request::merge_patch;
 use crate::outbound::secret_url::SecretUrl;
 
@@ -25,7 +25,7 @@ pub struct Difference {
 }
 
 /// Compares field by field. For a partial resource, only the fields of the file count.
-pub fn compare(w: &Wanted, now: &Map<String, Value>) -> Vec<Difference> {
+pub fn compare(w: &Desired, now: &Map<String, Value>) -> Vec<Difference> {
     let wanted = flat(&Value::Object(w.fields.clone()));
     let mut there = flat(&Value::Object(now.clone()));
     if w.kind.is_partial() {
@@ -113,7 +113,7 @@ fn limit(at: &str, item: &Value, into: &mut BTreeMap<String, String>) {
 
 /// Returns the fields for a PATCH. In a part that the file gives completely, unnamed members are
 /// removed.
-pub fn patched(w: &Wanted, now: &Map<String, Value>) -> Map<String, Value> {
+pub fn patched(w: &Desired, now: &Map<String, Value>) -> Map<String, Value> {
     let mut fields = w.fields.clone();
     if !w.kind.is_partial() {
         return fields;

@@ -19,7 +19,7 @@ use super::super::device::present;
 use super::super::host::pages;
 use super::absent::Removed;
 use super::file::{BadFile, Source};
-use super::plan::{Found, Kind, Policy, Step, Wanted};
+use super::plan::{Desired, Existing, Kind, PlanStep, Policy};
 use crate::api::downtimes;
 use crate::clock;
 use crate::store::recurrence::{self, Text};
@@ -46,7 +46,7 @@ pub(super) struct Downtime {
 
 impl Source<'_> {
     /// Returns the downtime in the gateway's form.
-    pub(super) fn downtime(&self, name: &Spanned<String>, d: Downtime) -> Result<Wanted, BadFile> {
+    pub(super) fn downtime(&self, name: &Spanned<String>, d: Downtime) -> Result<Desired, BadFile> {
         self.name(name)?;
         let at = name.span().start;
         let when = match d.every {
@@ -134,7 +134,7 @@ pub(super) fn text(value: &toml::Value) -> Option<String> {
 }
 
 /// Whether all its windows are over.
-pub(super) fn is_over(wanted: &Wanted) -> bool {
+pub(super) fn is_over(wanted: &Desired) -> bool {
     let ends = match wanted.fields.get("recurrence") {
         Some(again) => serde_json::from_value(again.clone())
             .ok()
@@ -154,7 +154,7 @@ pub(super) async fn look(
     client: &Client,
     policy: &Policy,
     hosts: &BTreeSet<&str>,
-) -> anyhow::Result<Vec<Found>> {
+) -> anyhow::Result<Vec<Existing>> {
     let query = [("all", "true".to_owned()), ("managed_by", policy.manager.clone())];
     let all: Vec<downtimes::Downtime> = pages(client, "/downtimes", &query).await?;
     let mut newest: BTreeMap<String, downtimes::Downtime> = BTreeMap::new();
@@ -175,12 +175,12 @@ pub(super) async fn look(
     };
     // An interrupted run leaves downtimes behind that it had not ended yet.
     former.retain(|(_, d)| d.cancelled_at.is_none() && is_of_host(d) && is_open(d));
-    let former = former.into_iter().map(|(name, d)| Found { former: true, ..found(name, d) });
+    let former = former.into_iter().map(|(name, d)| Existing { former: true, ..found(name, d) });
     let known = newest.into_iter().filter(|(_, d)| is_of_host(d) && is_open(d));
     Ok(known.map(|(name, d)| found(name, d)).chain(former).collect())
 }
 
-fn found(name: String, d: downtimes::Downtime) -> Found {
+fn found(name: String, d: downtimes::Downtime) -> Existing {
     let once = d.recurrence.is_none();
     let fields = object(json!({
         "host": d.host_name,
@@ -197,7 +197,7 @@ fn found(name: String, d: downtimes::Downtime) -> Found {
     let removed =
         d.cancelled_at.map(|at| Removed { by: edited_by.clone().unwrap_or_default(), at, renamed_to: None });
     let id = removed.is_none().then_some(d.id);
-    Found {
+    Existing {
         kind: Kind::Downtime,
         name,
         fields,
@@ -212,7 +212,7 @@ fn found(name: String, d: downtimes::Downtime) -> Found {
 
 /// Creates or changes a downtime. A new one is created before the old one is cancelled, so that no
 /// notification is sent in between.
-pub(super) async fn write(client: &Client, step: &Step) -> anyhow::Result<()> {
+pub(super) async fn write(client: &Client, step: &PlanStep) -> anyhow::Result<()> {
     if let Some(id) = &step.id {
         let path = api_path!("/downtimes/{}", id);
         let now: downtimes::Downtime = client.get(&path, &[]).await?;
@@ -275,7 +275,7 @@ fn patch(wanted: &Value, now: &Value) -> Value {
     patch
 }
 
-pub(super) async fn cancel(client: &Client, step: &Step) -> anyhow::Result<()> {
+pub(super) async fn cancel(client: &Client, step: &PlanStep) -> anyhow::Result<()> {
     match &step.id {
         Some(id) => client.call(Method::DELETE, &api_path!("/downtimes/{}", id), None).await,
         None => Ok(()),

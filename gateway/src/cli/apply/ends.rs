@@ -6,12 +6,12 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use super::plan::{Act, Found, Kind, Step};
+use super::plan::{Act, Existing, Kind, PlanStep};
 
 /// The existing resources and the steps for those of the file.
 pub struct Fleet<'a> {
-    pub found: &'a [Found],
-    pub made: &'a [Step],
+    pub found: &'a [Existing],
+    pub made: &'a [PlanStep],
     /// All resources of the file.
     pub named: &'a BTreeSet<(Kind, &'a str)>,
 }
@@ -19,14 +19,14 @@ pub struct Fleet<'a> {
 impl Fleet<'_> {
     /// Returns the removals in a possible order: devices and hosts before those they stand behind.
     /// A resource that another one still needs is kept.
-    pub fn ends(&self, mut gone: Vec<Step>) -> Vec<Step> {
+    pub fn ends(&self, mut gone: Vec<PlanStep>) -> Vec<PlanStep> {
         gone.sort_by_key(|step| std::cmp::Reverse(step.kind));
         let gone = self.telling_losers(self.with_dependents(gone));
         heirs_first(dependents_first(gone, self.found), self.found)
     }
 
     /// Keeps a device or host while a host that is not removed stands behind it.
-    fn with_dependents(&self, mut gone: Vec<Step>) -> Vec<Step> {
+    fn with_dependents(&self, mut gone: Vec<PlanStep>) -> Vec<PlanStep> {
         // Each pass keeps one more, so the loop ends.
         while let Some((at, why)) = self.first_needed(&gone) {
             (gone[at].act, gone[at].why) = (Act::Keep, format!("kept, {why}: remove that first"));
@@ -34,16 +34,16 @@ impl Fleet<'_> {
         gone
     }
 
-    fn first_needed(&self, gone: &[Step]) -> Option<(usize, String)> {
-        let needed = |(at, step): (usize, &Step)| {
-            let needs = |f: &Found| Some((at, self.needs(f, &step.name)?));
+    fn first_needed(&self, gone: &[PlanStep]) -> Option<(usize, String)> {
+        let needed = |(at, step): (usize, &PlanStep)| {
+            let needs = |f: &Existing| Some((at, self.needs(f, &step.name)?));
             self.staying(gone).find_map(needs)
         };
         gone.iter().enumerate().filter(|(_, step)| ends(step)).find_map(needed)
     }
 
     /// Returns the reason why a host or device still needs `name`.
-    fn needs(&self, f: &Found, name: &str) -> Option<String> {
+    fn needs(&self, f: &Existing, name: &str) -> Option<String> {
         let how = match via(f) {
             Some(device) if device == name => "is behind it",
             _ if self.has_parent(f, name) && !self.follows(f) => "has it as a parent",
@@ -57,7 +57,7 @@ impl Fleet<'_> {
     }
 
     /// Adds to each removal the hosts that lose it as a parent.
-    fn telling_losers(&self, mut gone: Vec<Step>) -> Vec<Step> {
+    fn telling_losers(&self, mut gone: Vec<PlanStep>) -> Vec<PlanStep> {
         let losers: Vec<Vec<String>> = gone.iter().map(|step| self.losers(step, &gone)).collect();
         for (step, losers) in gone.iter_mut().zip(losers).filter(|(_, losers)| !losers.is_empty()) {
             step.why = format!("no longer a parent of {}", losers.join(", "));
@@ -66,7 +66,7 @@ impl Fleet<'_> {
         gone
     }
 
-    fn losers(&self, step: &Step, gone: &[Step]) -> Vec<String> {
+    fn losers(&self, step: &PlanStep, gone: &[PlanStep]) -> Vec<String> {
         if !ends(step) {
             return Vec::new();
         }
@@ -74,13 +74,13 @@ impl Fleet<'_> {
         children.map(|f| f.name.clone()).collect()
     }
 
-    fn staying(&self, gone: &[Step]) -> impl Iterator<Item = &Found> {
-        let goes = |f: &Found| gone.iter().any(|step| ends(step) && step.name == f.name);
+    fn staying(&self, gone: &[PlanStep]) -> impl Iterator<Item = &Existing> {
+        let goes = |f: &Existing| gone.iter().any(|step| ends(step) && step.name == f.name);
         self.found.iter().filter(move |f| is_host(f.kind) && f.removed.is_none() && !f.former && !goes(f))
     }
 
     /// Whether it still has this parent after the run.
-    fn has_parent(&self, f: &Found, parent: &str) -> bool {
+    fn has_parent(&self, f: &Existing, parent: &str) -> bool {
         let said = self.step_of(f).filter(|step| step.act != Act::Keep);
         let said = said.and_then(|step| step.fields.get("parents"));
         let parents = said.or_else(|| f.fields.get("parents")).and_then(Value::as_array);
@@ -88,17 +88,17 @@ impl Fleet<'_> {
     }
 
     /// Whether it will match the file after the run.
-    fn follows(&self, f: &Found) -> bool {
+    fn follows(&self, f: &Existing) -> bool {
         let is_kept = self.step_of(f).is_some_and(|step| step.act == Act::Keep);
         self.named.contains(&(f.kind, f.name.as_str())) && !is_kept
     }
 
-    fn step_of(&self, f: &Found) -> Option<&Step> {
+    fn step_of(&self, f: &Existing) -> Option<&PlanStep> {
         self.made.iter().find(|step| step.kind == f.kind && step.name == f.name)
     }
 }
 
-fn ends(step: &Step) -> bool {
+fn ends(step: &PlanStep) -> bool {
     step.act == Act::Remove && is_host(step.kind)
 }
 
@@ -106,22 +106,22 @@ fn is_host(kind: Kind) -> bool {
     matches!(kind, Kind::Host | Kind::Device)
 }
 
-fn via(found: &Found) -> Option<&str> {
+fn via(found: &Existing) -> Option<&str> {
     found.fields.get("via").and_then(Value::as_str)
 }
 
 /// Returns the device and the parents of a host.
-fn before(found: &Found) -> impl Iterator<Item = &str> {
+fn before(found: &Existing) -> impl Iterator<Item = &str> {
     let parents = found.fields.get("parents").and_then(Value::as_array).into_iter().flatten();
     via(found).into_iter().chain(parents.filter_map(Value::as_str))
 }
 
 /// Orders removed hosts and devices, each before its parents.
-fn dependents_first(steps: Vec<Step>, found: &[Found]) -> Vec<Step> {
+fn dependents_first(steps: Vec<PlanStep>, found: &[Existing]) -> Vec<PlanStep> {
     let end = steps.iter().rposition(|step| is_host(step.kind)).map_or(0, |at| at + 1);
     let start = steps.iter().position(|step| is_host(step.kind)).unwrap_or(end);
     let mut steps = steps;
-    let mut hosts: Vec<Step> = steps.splice(start..end, []).collect();
+    let mut hosts: Vec<PlanStep> = steps.splice(start..end, []).collect();
     let mut ordered = Vec::with_capacity(hosts.len());
     while !hosts.is_empty() {
         let needed = |name: &str| {
@@ -137,11 +137,11 @@ fn dependents_first(steps: Vec<Step>, found: &[Found]) -> Vec<Step> {
 }
 
 /// Orders new profiles after those of the file that they extend.
-pub fn inherited_first(steps: Vec<Step>) -> Vec<Step> {
-    let (mut profiles, rest): (Vec<Step>, _) = steps.into_iter().partition(|s| s.kind == Kind::Profile);
-    let mut ordered: Vec<Step> = Vec::with_capacity(profiles.len());
+pub fn inherited_first(steps: Vec<PlanStep>) -> Vec<PlanStep> {
+    let (mut profiles, rest): (Vec<PlanStep>, _) = steps.into_iter().partition(|s| s.kind == Kind::Profile);
+    let mut ordered: Vec<PlanStep> = Vec::with_capacity(profiles.len());
     while !profiles.is_empty() {
-        let waits = |s: &Step| {
+        let waits = |s: &PlanStep| {
             let mut names = extended(&s.fields);
             names.any(|n| n != s.name && profiles.iter().any(|o| o.name == n))
         };
@@ -157,12 +157,12 @@ fn extended(fields: &Map<String, Value>) -> impl Iterator<Item = &str> {
 }
 
 /// Orders removed profiles before those they extend. Profiles are removed last.
-fn heirs_first(steps: Vec<Step>, found: &[Found]) -> Vec<Step> {
-    let (profiles, mut rest): (Vec<Step>, Vec<Step>) =
+fn heirs_first(steps: Vec<PlanStep>, found: &[Existing]) -> Vec<PlanStep> {
+    let (profiles, mut rest): (Vec<PlanStep>, Vec<PlanStep>) =
         steps.into_iter().partition(|s| s.kind == Kind::Profile);
     let with_heirs = profiles.into_iter().map(|step| {
         let there = found.iter().find(|f| f.kind == Kind::Profile && f.name == step.name);
-        Step { fields: there.map(|f| f.fields.clone()).unwrap_or_default(), ..step }
+        PlanStep { fields: there.map(|f| f.fields.clone()).unwrap_or_default(), ..step }
     });
     let mut last = inherited_first(with_heirs.collect());
     last.reverse();

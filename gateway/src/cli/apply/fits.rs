@@ -12,7 +12,7 @@ use fleetgate_engine::notification::Selector;
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 
-use super::plan::{Act, Found, Kind, Step};
+use super::plan::{Act, Existing, Kind, PlanStep};
 use crate::store::definition;
 
 /// A conflict, and its step.
@@ -28,7 +28,7 @@ type Fields<'a> = &'a Map<String, Value>;
 pub struct Future<'a>(BTreeMap<(Kind, &'a str), Fields<'a>>, BTreeMap<(Kind, &'a str), Fields<'a>>);
 
 impl<'a> Future<'a> {
-    pub fn of(steps: &'a [Step], found: &'a [Found]) -> Self {
+    pub fn of(steps: &'a [PlanStep], found: &'a [Existing]) -> Self {
         let there = found.iter().filter(|f| f.removed.is_none() && !f.former);
         let was: BTreeMap<_, _> = there.map(|f| ((f.kind, f.name.as_str()), &f.fields)).collect();
         let (mut now, mut before) = (was, BTreeMap::new());
@@ -58,7 +58,7 @@ impl<'a> Future<'a> {
 
     /// # Errors
     /// Returns the first conflict.
-    pub fn fits(&self, steps: &[Step]) -> Result<(), Misfit> {
+    pub fn fits(&self, steps: &[PlanStep]) -> Result<(), Misfit> {
         let catalogue = self.catalogue()?;
         self.nothing_is_before_itself()?;
         for step in steps.iter().filter(|s| matches!(s.act, Act::Make | Act::Change)) {
@@ -109,7 +109,7 @@ impl<'a> Future<'a> {
     }
 
     /// Checks that the service has a check of its own or in a profile of its host.
-    fn has_a_check(&self, step: &Step, catalogue: &Catalogue) -> Result<(), Misfit> {
+    fn has_a_check(&self, step: &PlanStep, catalogue: &Catalogue) -> Result<(), Misfit> {
         let says =
             step.fields.contains_key("check") || step.fields.get("disabled") == Some(&Value::Bool(true));
         let Some((host, service)) = step.name.split_once('/').filter(|_| !says) else { return Ok(()) };
@@ -132,7 +132,7 @@ impl<'a> Future<'a> {
     }
 
     /// Checks that a downtime for one service names a service of its host.
-    fn has_its_service(&self, step: &Step, catalogue: &Catalogue) -> Result<(), Misfit> {
+    fn has_its_service(&self, step: &PlanStep, catalogue: &Catalogue) -> Result<(), Misfit> {
         let text = |field: &str| step.fields.get(field).and_then(Value::as_str);
         let (Some(host), Some(service)) = (text("host"), text("service")) else { return Ok(()) };
         let (known, names) = self.by_profile(host, service, catalogue);
@@ -146,7 +146,7 @@ impl<'a> Future<'a> {
     }
 
     /// Checks that the address of a host lies in a network of its device.
-    fn is_within_reach(&self, step: &Step) -> Result<(), Misfit> {
+    fn is_within_reach(&self, step: &PlanStep) -> Result<(), Misfit> {
         let text = |field: &str| self.field(Kind::Host, &step.name, field).and_then(Value::as_str);
         let (Some(via), Some(address)) = (text("via"), text("address")) else { return Ok(()) };
         let expected = format!("{address:?}: an IP address is expected, such as 192.168.1.5");
@@ -171,7 +171,7 @@ impl<'a> Future<'a> {
 
     /// Returns a remaining resource that needs one to be removed. `users`: hosts that name a
     /// profile.
-    fn needs(&self, step: &Step, users: &BTreeMap<String, String>) -> Option<String> {
+    fn needs(&self, step: &PlanStep, users: &BTreeMap<String, String>) -> Option<String> {
         let name = &step.name;
         match step.kind {
             Kind::Contact => self.rule_for(name).map(|rule| format!("notification rule {rule}")),
@@ -239,12 +239,12 @@ impl<'a> Future<'a> {
     }
 }
 
-fn misfit(step: &Step, field: &str, what: String) -> Misfit {
+fn misfit(step: &PlanStep, field: &str, what: String) -> Misfit {
     Misfit { of: (step.kind, step.name.clone()), field: field.to_owned(), what }
 }
 
 /// Checks that a budget belongs to a device with a tunnel. Other traffic is not counted.
-fn has_what_its_budget_is_of(step: &Step) -> Result<(), Misfit> {
+fn has_what_its_budget_is_of(step: &PlanStep) -> Result<(), Misfit> {
     let no_tunnel = step.fields.get("tunnel") == Some(&Value::Bool(false));
     if no_tunnel && step.fields.contains_key("budget_bytes_per_day") {
         let what = "budget_bytes_per_day: traffic is counted only in a tunnel: remove this";
@@ -254,7 +254,11 @@ fn has_what_its_budget_is_of(step: &Step) -> Result<(), Misfit> {
 }
 
 /// Keeps resources that are no longer in the file while a remaining one needs them.
-pub fn keep_needed(mut steps: Vec<Step>, found: &[Found], users: &BTreeMap<String, String>) -> Vec<Step> {
+pub fn keep_needed(
+    mut steps: Vec<PlanStep>,
+    found: &[Existing],
+    users: &BTreeMap<String, String>,
+) -> Vec<PlanStep> {
     // Each pass keeps one more, so the loop ends.
     while let Some((at, user)) = first_needed(&steps, found, users) {
         let step = &mut steps[at];
@@ -264,16 +268,17 @@ pub fn keep_needed(mut steps: Vec<Step>, found: &[Found], users: &BTreeMap<Strin
 }
 
 fn first_needed(
-    steps: &[Step],
-    found: &[Found],
+    steps: &[PlanStep],
+    found: &[Existing],
     users: &BTreeMap<String, String>,
 ) -> Option<(usize, String)> {
-    let ends = |step: &Step| step.act == Act::Remove && matches!(step.kind, Kind::Contact | Kind::Profile);
+    let ends =
+        |step: &PlanStep| step.act == Act::Remove && matches!(step.kind, Kind::Contact | Kind::Profile);
     if !steps.iter().any(ends) {
         return None;
     }
     let future = Future::of(steps, found);
-    let needed = |(at, step): (usize, &Step)| Some((at, future.needs(step, users)?));
+    let needed = |(at, step): (usize, &PlanStep)| Some((at, future.needs(step, users)?));
     steps.iter().enumerate().filter(|(_, step)| ends(step)).find_map(needed)
 }
 

@@ -18,7 +18,7 @@ use super::super::device::present;
 use super::super::host::pages;
 use super::downtime::text;
 use super::file::{BadFile, Source};
-use super::plan::{Found, Kind, Step, Wanted};
+use super::plan::{Desired, Existing, Kind, PlanStep};
 use super::refusals::Names;
 use crate::api::grants::{self, GrantAccess, Port};
 use crate::api::operators::Operator;
@@ -46,7 +46,7 @@ pub(super) struct Grant {
 
 impl Source<'_> {
     /// Returns the grant in the gateway's form.
-    pub(super) fn grant(&self, name: &Spanned<String>, g: Grant) -> Result<Wanted, BadFile> {
+    pub(super) fn grant(&self, name: &Spanned<String>, g: Grant) -> Result<Desired, BadFile> {
         self.name(name)?;
         let at = name.span().start;
         let user = match (g.user, &g.role, &g.peer) {
@@ -108,7 +108,7 @@ fn without_user(peer: &str) -> String {
 }
 
 /// Returns what is wrong if the peer of a grant belongs to another user than the file says.
-fn taken_over(wanted: &Wanted, owners: &BTreeMap<String, String>) -> Option<String> {
+fn taken_over(wanted: &Desired, owners: &BTreeMap<String, String>) -> Option<String> {
     let source = wanted.fields.get("source")?;
     let (peer, expected) = (source.get("peer")?.as_str()?, source.get("user")?.as_str()?);
     let owner = owners.get(peer)?;
@@ -118,7 +118,7 @@ fn taken_over(wanted: &Wanted, owners: &BTreeMap<String, String>) -> Option<Stri
 }
 
 /// Whether its window is over.
-pub(super) fn is_over(wanted: &Wanted) -> bool {
+pub(super) fn is_over(wanted: &Desired) -> bool {
     let until = wanted.fields.get("until").and_then(Value::as_str).and_then(|until| until.parse().ok());
     let until = until.map(|until: jiff::Timestamp| Wall::from_millis(until.as_millisecond()));
     wanted.kind == Kind::Grant && until.is_some_and(|until| until <= clock::wall())
@@ -128,9 +128,9 @@ pub(super) fn is_over(wanted: &Wanted) -> bool {
 /// may refer to.
 pub(super) async fn look(
     client: &Client,
-    wanted: &[Wanted],
+    wanted: &[Desired],
     names: &mut Names,
-) -> anyhow::Result<Vec<Found>> {
+) -> anyhow::Result<Vec<Existing>> {
     let is_wanted = wanted.iter().any(|w| w.kind == Kind::Grant);
     let all: Vec<grants::Grant> = match pages(client, "/grants", &[]).await {
         // A file without grants needs no permission for them.
@@ -156,7 +156,7 @@ fn is_forbidden(error: &anyhow::Error) -> bool {
 }
 
 /// The gateway compares the user of a peer again when it writes, because the name may be taken meanwhile.
-fn found(g: grants::Grant, owners: &BTreeMap<String, String>) -> Option<Found> {
+fn found(g: grants::Grant, owners: &BTreeMap<String, String>) -> Option<Existing> {
     let mut source = g.source;
     if let Some(owner) = source.peer.as_ref().and_then(|peer| owners.get(peer)) {
         source.user = Some(owner.clone());
@@ -165,7 +165,7 @@ fn found(g: grants::Grant, owners: &BTreeMap<String, String>) -> Option<Found> {
         "source": source, "target": g.target, "access": g.access, "from": g.from, "until": g.until,
         "reason": g.reason,
     }));
-    Some(Found {
+    Some(Existing {
         kind: Kind::Grant,
         name: g.name?,
         fields: fields.as_object().cloned().unwrap_or_default(),
@@ -179,7 +179,7 @@ fn found(g: grants::Grant, owners: &BTreeMap<String, String>) -> Option<Found> {
 }
 
 /// Returns the whole grant as a change. `null` removes what the file does not give.
-pub(super) fn change(step: &Step) -> Value {
+pub(super) fn change(step: &PlanStep) -> Value {
     let mut fields: Map<String, Value> = step.fields.clone();
     fields.remove("name");
     for field in ["from", "until"] {

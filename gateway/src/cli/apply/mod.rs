@@ -42,7 +42,7 @@ use crate::api::removals::Removal;
 use crate::api::types::{Managed, Page};
 use crate::api::{Affected, Effect};
 use crate::cli::out;
-use plan::{Act, Found, Kind, Policy, Step, Wanted};
+use plan::{Act, Desired, Existing, Kind, PlanStep, Policy};
 use profile_order::Turn;
 use refusals::Names;
 
@@ -108,16 +108,16 @@ pub(crate) async fn run(client: Client, args: ApplyArgs) -> anyhow::Result<()> {
 struct Run<'a> {
     client: &'a Client,
     args: &'a ApplyArgs,
-    steps: &'a [Step],
-    found: &'a [Found],
+    steps: &'a [PlanStep],
+    found: &'a [Existing],
 }
 
 impl Run<'_> {
     /// Runs all steps. Creations, changes and parents come before removals, because a removed
     /// resource may be in use until then.
     async fn all(&self) -> anyhow::Result<()> {
-        let goes = |step: &&Step| matches!(step.act, Act::Remove | Act::Forget);
-        let stays = |step: &&Step| !goes(step) && step.act != Act::Keep;
+        let goes = |step: &&PlanStep| matches!(step.act, Act::Remove | Act::Forget);
+        let stays = |step: &&PlanStep| !goes(step) && step.act != Act::Keep;
         self.profiles().await?;
         for step in self.steps.iter().filter(stays).filter(|step| step.kind != Kind::Profile) {
             let done = act(self.client, step, self.args.out.as_deref()).await;
@@ -148,9 +148,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn or_stop<T>(&self, step: &Step, done: anyhow::Result<T>) -> anyhow::Result<T> {
+    fn or_stop<T>(&self, step: &PlanStep, done: anyhow::Result<T>) -> anyhow::Result<T> {
         done.map_err(|error| {
-            let to_do: Vec<&Step> = self.steps.iter().filter(|s| s.act != Act::Keep).collect();
+            let to_do: Vec<&PlanStep> = self.steps.iter().filter(|s| s.act != Act::Keep).collect();
             let done = to_do.iter().position(|s| std::ptr::eq(*s, step)).unwrap_or_default();
             anstream::eprintln!("{done} of {} changes were made; another run continues", to_do.len());
             let place = at(self.args, step, &error);
@@ -160,13 +160,13 @@ impl Run<'_> {
 }
 
 /// Returns the steps, including those that only report.
-fn steps(wanted: Vec<Wanted>, found: &[Found], names: &Names, policy: &Policy) -> Vec<Step> {
+fn steps(wanted: Vec<Desired>, found: &[Existing], names: &Names, policy: &Policy) -> Vec<PlanStep> {
     let wanted = absent::settle(wanted, found, policy);
     fits::keep_needed(plan::plan(&wanted, found, policy), found, &names.users)
 }
 
 /// Returns the place in the file that caused the gateway's refusal.
-fn at(args: &ApplyArgs, step: &Step, error: &anyhow::Error) -> String {
+fn at(args: &ApplyArgs, step: &PlanStep, error: &anyhow::Error) -> String {
     let refused = error.downcast_ref::<Refused>();
     let field = refused.and_then(|r| r.document["errors"][0]["field"].as_str());
     refusals::place(&args.file, step, field.unwrap_or_default())
@@ -174,7 +174,7 @@ fn at(args: &ApplyArgs, step: &Step, error: &anyhow::Error) -> String {
 
 /// Writes a field that must wait for other resources. A host's parent may be created after the
 /// host, and a name may be in use until its other owner has been renamed.
-async fn place(client: &Client, step: &Step, field: &str) -> anyhow::Result<()> {
+async fn place(client: &Client, step: &PlanStep, field: &str) -> anyhow::Result<()> {
     let Some(value) = step.fields.get(field) else { return Ok(()) };
     let path = match step.kind {
         Kind::Device => api_path!("/hosts/{}", step.name),
@@ -183,7 +183,7 @@ async fn place(client: &Client, step: &Step, field: &str) -> anyhow::Result<()> 
     client.patch(&path, &json!({ field: value })).await.map(drop)
 }
 
-fn show(client: &Client, steps: &[Step]) -> anyhow::Result<()> {
+fn show(client: &Client, steps: &[PlanStep]) -> anyhow::Result<()> {
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(steps)?);
         return Ok(());
@@ -221,7 +221,11 @@ fn agreed(args: &ApplyArgs) -> anyhow::Result<bool> {
 
 /// Reads the resources that the file names, those of this manager, and all names that can be
 /// referred to.
-async fn look(client: &Client, wanted: &[Wanted], policy: &Policy) -> anyhow::Result<(Vec<Found>, Names)> {
+async fn look(
+    client: &Client,
+    wanted: &[Desired],
+    policy: &Policy,
+) -> anyhow::Result<(Vec<Existing>, Names)> {
     let (mut found, mut names) = (Vec::new(), Names::default());
     let gateway: Gateway = client.get("/gateway", &[]).await?;
     names.pools = [gateway.pool_v4, gateway.pool_v6].iter().filter_map(|pool| pool.parse().ok()).collect();
@@ -267,7 +271,7 @@ async fn look(client: &Client, wanted: &[Wanted], policy: &Policy) -> anyhow::Re
 }
 
 /// Reads contacts and notification rules. The contact of the settings is no resource of the API.
-async fn people(client: &Client, names: &mut Names) -> anyhow::Result<Vec<Found>> {
+async fn people(client: &Client, names: &mut Names) -> anyhow::Result<Vec<Existing>> {
     let mut found = Vec::new();
     for (kind, list) in [(Kind::Contact, "/contacts"), (Kind::NotificationRule, "/rules")] {
         let page: Page<Value> = client.get(list, &[]).await?;
@@ -286,16 +290,17 @@ async fn people(client: &Client, names: &mut Names) -> anyhow::Result<Vec<Found>
 }
 
 /// Converts a removal. Ignores kinds that this version does not know.
-fn of_removal(r: Removal) -> Option<Found> {
+fn of_removal(r: Removal) -> Option<Existing> {
     let kind = serde_json::from_value(json!(r.kind)).ok()?;
     let removed = absent::Removed { by: r.removed_by, at: r.removed_at, renamed_to: r.renamed_to };
     let managed = Managed { managed_by: r.managed_by, edited_by: None };
     let found = thing(kind, r.name, Value::Null, managed, None);
-    Some(Found { id: Some(r.id), removed: Some(removed), ..found })
+    Some(Existing { id: Some(r.id), removed: Some(removed), ..found })
 }
 
-fn with_services(found: &[Found], policy: &Policy, wanted: &BTreeSet<(Kind, &str)>) -> Vec<String> {
-    let concerns = |f: &&Found| f.managed_by == policy.manager || wanted.contains(&(f.kind, f.name.as_str()));
+fn with_services(found: &[Existing], policy: &Policy, wanted: &BTreeSet<(Kind, &str)>) -> Vec<String> {
+    let concerns =
+        |f: &&Existing| f.managed_by == policy.manager || wanted.contains(&(f.kind, f.name.as_str()));
     let hosts = found.iter().filter(|f| matches!(f.kind, Kind::Device | Kind::Host)).filter(concerns);
     hosts.map(|f| f.name.clone()).collect()
 }
@@ -307,9 +312,9 @@ fn fields(value: Value) -> Map<String, Value> {
     }
 }
 
-fn thing(kind: Kind, name: String, value: Value, managed: Managed, version: Option<i64>) -> Found {
+fn thing(kind: Kind, name: String, value: Value, managed: Managed, version: Option<i64>) -> Existing {
     let Managed { managed_by, edited_by } = managed;
-    Found {
+    Existing {
         kind,
         name,
         fields: fields(value),
@@ -322,7 +327,7 @@ fn thing(kind: Kind, name: String, value: Value, managed: Managed, version: Opti
     }
 }
 
-fn of_profile(p: Profile) -> anyhow::Result<Found> {
+fn of_profile(p: Profile) -> anyhow::Result<Existing> {
     let mut services = serde_json::to_value(&p.services)?;
     if let Some(services) = services.as_object_mut() {
         services.values_mut().for_each(|service| *service = settings(Some(service.take())));
@@ -332,12 +337,12 @@ fn of_profile(p: Profile) -> anyhow::Result<Found> {
     Ok(thing(Kind::Profile, p.name, value, p.managed, Some(p.version)))
 }
 
-fn of_rules(rules: ProfileRules) -> anyhow::Result<Found> {
+fn of_rules(rules: ProfileRules) -> anyhow::Result<Existing> {
     let value = json!({ "rules": rules.rules });
     Ok(thing(Kind::ProfileRules, String::new(), value, rules.managed, Some(rules.version)))
 }
 
-async fn of_device(client: &Client, d: Device) -> anyhow::Result<Found> {
+async fn of_device(client: &Client, d: Device) -> anyhow::Result<Existing> {
     let settings: HostSettings = client.get(&api_path!("/hosts/{}/settings", d.name), &[]).await?;
     let mut value = fields(serde_json::to_value(&settings)?);
     value.insert("networks".to_owned(), json!(d.networks));
@@ -345,14 +350,14 @@ async fn of_device(client: &Client, d: Device) -> anyhow::Result<Found> {
     Ok(thing(Kind::Device, d.name, Value::Object(value), d.managed, Some(d.version)))
 }
 
-fn of_host(settings: &HostSettings) -> anyhow::Result<Found> {
+fn of_host(settings: &HostSettings) -> anyhow::Result<Existing> {
     let value = serde_json::to_value(settings)?;
     Ok(thing(Kind::Host, settings.name.clone(), value, settings.managed.clone(), Some(settings.version)))
 }
 
-async fn of_services(client: &Client, host: &str) -> anyhow::Result<Vec<Found>> {
+async fn of_services(client: &Client, host: &str) -> anyhow::Result<Vec<Existing>> {
     let page: Page<Value> = client.get(&api_path!("/hosts/{}/overrides", host), &[]).await?;
-    let found = |stored: Value| -> anyhow::Result<Found> {
+    let found = |stored: Value| -> anyhow::Result<Existing> {
         let managed: Managed = serde_json::from_value(stored.clone())?;
         let (name, version) = (stored["service"].as_str().unwrap_or_default(), stored["version"].as_i64());
         let name = format!("{host}/{name}");
@@ -382,7 +387,7 @@ const NEW: i64 = 0;
 /// Those fields that a new host cannot have.
 const AFTERWARDS: [&str; 3] = ["volatile", "flapping", "notify"];
 
-async fn act(client: &Client, step: &Step, out: Option<&Path>) -> anyhow::Result<()> {
+async fn act(client: &Client, step: &PlanStep, out: Option<&Path>) -> anyhow::Result<()> {
     let path = path(step);
     match (step.kind, step.act) {
         (_, Act::Keep) => Ok(()),
@@ -423,7 +428,7 @@ async fn act(client: &Client, step: &Step, out: Option<&Path>) -> anyhow::Result
     }
 }
 
-fn path(step: &Step) -> String {
+fn path(step: &PlanStep) -> String {
     let name = &step.name;
     match step.kind {
         Kind::Profile => api_path!("/profiles/{}", name),
@@ -443,7 +448,7 @@ fn path(step: &Step) -> String {
 
 /// Splits a change into the fields of the resource itself and those of its host. Leaves out fields
 /// that count only for a new resource.
-fn split(step: &Step) -> (Value, Value) {
+fn split(step: &PlanStep) -> (Value, Value) {
     let (mut own, mut host) = (Map::new(), Map::new());
     for (name, value) in &step.fields {
         match name.as_str() {
@@ -467,14 +472,14 @@ fn joined(mut host: Value, timing: Value) -> Value {
     host
 }
 
-fn named(step: &Step) -> Value {
+fn named(step: &PlanStep) -> Value {
     let mut body = step.fields.clone();
     body.insert("name".to_owned(), json!(step.name));
     Value::Object(body)
 }
 
 /// Returns a new device. The fields of its host follow later.
-fn new_device(step: &Step) -> Value {
+fn new_device(step: &PlanStep) -> Value {
     let mut body = named(step);
     let fields = body.as_object_mut();
     fields
@@ -504,7 +509,7 @@ async fn change(
 
 /// Removes a device or host. Other hosts may be affected only if they lose it as a parent and the
 /// plan has listed them.
-async fn remove_host(client: &Client, path: &str, step: &Step) -> anyhow::Result<()> {
+async fn remove_host(client: &Client, path: &str, step: &PlanStep) -> anyhow::Result<()> {
     let Err(refused) = client.delete(path, step.version).await else { return Ok(()) };
     let Some(affected) = removal::affected(&refused) else { return Err(refused) };
     let is_known = |a: &Affected| a.effect == Effect::LosesParent && step.losers.contains(&a.name);
@@ -515,7 +520,7 @@ async fn remove_host(client: &Client, path: &str, step: &Step) -> anyhow::Result
     said(client, &format!("{kind} {name} kept: removing it affects {}", removal::words(&affected)))
 }
 
-async fn make_named(client: &Client, step: &Step, out: Option<&Path>) -> anyhow::Result<()> {
+async fn make_named(client: &Client, step: &PlanStep, out: Option<&Path>) -> anyhow::Result<()> {
     let list = if step.kind == Kind::Contact { "/contacts" } else { "/rules" };
     let place = secrets::reserve(out, step)?;
     let made: Value = client.post(list, &named(step)).await?;
@@ -532,7 +537,7 @@ async fn make_named(client: &Client, step: &Step, out: Option<&Path>) -> anyhow:
     }
 }
 
-async fn make_device(client: &Client, step: &Step, out: Option<&Path>) -> anyhow::Result<()> {
+async fn make_device(client: &Client, step: &PlanStep, out: Option<&Path>) -> anyhow::Result<()> {
     let (_, host) = split(step);
     let place = secrets::reserve(out, step)?;
     let made: Value = client.post("/devices", &new_device(step)).await?;
@@ -544,7 +549,7 @@ async fn make_device(client: &Client, step: &Step, out: Option<&Path>) -> anyhow
     of_its_host(client, &step.name, host, made["device"]["version"].as_i64()).await
 }
 
-async fn make_host(client: &Client, step: &Step) -> anyhow::Result<()> {
+async fn make_host(client: &Client, step: &PlanStep) -> anyhow::Result<()> {
     let mut body = step.fields.clone();
     body.remove("parents");
     let later = AFTERWARDS.iter().filter_map(|field| Some(((*field).to_owned(), body.remove(*field)?)));

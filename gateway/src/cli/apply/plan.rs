@@ -57,7 +57,7 @@ impl Kind {
 
 /// A resource of the file.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Wanted {
+pub struct Desired {
     pub kind: Kind,
     pub name: String,
     pub fields: Map<String, Value>,
@@ -69,16 +69,16 @@ pub struct Wanted {
     pub named: Option<String>,
 }
 
-impl Wanted {
-    pub fn new(kind: Kind, name: String, fields: Map<String, Value>, line: usize) -> Wanted {
+impl Desired {
+    pub fn new(kind: Kind, name: String, fields: Map<String, Value>, line: usize) -> Desired {
         let lines = Lines::default();
-        Wanted { kind, name, fields, line, lines, without: None, named: None }
+        Desired { kind, name, fields, line, lines, without: None, named: None }
     }
 }
 
 /// An existing resource, or one that an operator has removed.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Found {
+pub struct Existing {
     pub kind: Kind,
     pub name: String,
     pub fields: Map<String, Value>,
@@ -120,7 +120,7 @@ pub enum Act {
 
 /// A difference and the action for it.
 #[derive(Clone, Debug, serde::Serialize)]
-pub struct Step {
+pub struct PlanStep {
     pub kind: Kind,
     pub name: String,
     pub act: Act,
@@ -144,8 +144,8 @@ pub struct Step {
 }
 
 /// Returns the steps in a possible order.
-pub fn plan(wanted: &[Wanted], found: &[Found], policy: &Policy) -> Vec<Step> {
-    let there: BTreeMap<(Kind, &str), &Found> =
+pub fn plan(wanted: &[Desired], found: &[Existing], policy: &Policy) -> Vec<PlanStep> {
+    let there: BTreeMap<(Kind, &str), &Existing> =
         found.iter().filter(|f| !f.former).map(|f| ((f.kind, f.name.as_str()), f)).collect();
     let named: BTreeSet<(Kind, &str)> = wanted
         .iter()
@@ -154,7 +154,7 @@ pub fn plan(wanted: &[Wanted], found: &[Found], policy: &Policy) -> Vec<Step> {
     let hosts: BTreeSet<&str> =
         wanted.iter().filter(|w| w.kind.needs_prune()).map(|w| w.name.as_str()).collect();
     let made = wanted.iter().filter_map(|w| match there.get(&(w.kind, w.name.as_str())) {
-        Some(Found { removed: Some(removed), .. }) => Some(taken_away(w, removed, policy)),
+        Some(Existing { removed: Some(removed), .. }) => Some(taken_away(w, removed, policy)),
         Some(found) => differing(w, found, policy),
         None => Some(w.without.as_ref().map_or_else(|| make(w), |host| absent(w, host))),
     });
@@ -168,9 +168,9 @@ pub fn plan(wanted: &[Wanted], found: &[Found], policy: &Policy) -> Vec<Step> {
     steps
 }
 
-fn step(of: (Kind, &str), act: Act) -> Step {
+fn step(of: (Kind, &str), act: Act) -> PlanStep {
     let (differences, fields) = (Vec::new(), Map::new());
-    Step {
+    PlanStep {
         kind: of.0,
         name: of.1.to_owned(),
         act,
@@ -185,30 +185,30 @@ fn step(of: (Kind, &str), act: Act) -> Step {
     }
 }
 
-fn make(w: &Wanted) -> Step {
+fn make(w: &Desired) -> PlanStep {
     let differences = differences::compare(w, &Map::new());
     let (fields, lines) = (w.fields.clone(), w.lines.clone());
-    Step { differences, fields, line: w.line, lines, ..step((w.kind, &w.name), Act::Make) }
+    PlanStep { differences, fields, line: w.line, lines, ..step((w.kind, &w.name), Act::Make) }
 }
 
-fn absent(w: &Wanted, host: &str) -> Step {
+fn absent(w: &Desired, host: &str) -> PlanStep {
     let why = format!("skipped: {host} does not exist");
-    Step { why, line: w.line, ..step((w.kind, &w.name), Act::Keep) }
+    PlanStep { why, line: w.line, ..step((w.kind, &w.name), Act::Keep) }
 }
 
-fn taken_away(w: &Wanted, removed: &Removed, policy: &Policy) -> Step {
+fn taken_away(w: &Desired, removed: &Removed, policy: &Policy) -> PlanStep {
     let words = removed.words(w.kind);
     if policy.overwrite {
-        return Step { why: words, ..make(w) };
+        return PlanStep { why: words, ..make(w) };
     }
     let keys = w.kind == Kind::Device && !w.fields.contains_key("public_key");
     let keys = keys && w.fields.get("tunnel").is_none_or(|t| *t == Value::Bool(true));
     let again = if keys { "it again, with new keys" } else { "it again" };
     let why = format!("{words}, and not recreated; --overwrite creates {again}");
-    Step { why, line: w.line, ..step((w.kind, &w.name), Act::Keep) }
+    PlanStep { why, line: w.line, ..step((w.kind, &w.name), Act::Keep) }
 }
 
-fn differing(w: &Wanted, found: &Found, policy: &Policy) -> Option<Step> {
+fn differing(w: &Desired, found: &Existing, policy: &Policy) -> Option<PlanStep> {
     let differences = differences::compare(w, &found.fields);
     let is_own = found.managed_by == policy.manager;
     // The rules always exist. Until their first write, they have no manager.
@@ -227,14 +227,14 @@ fn differing(w: &Wanted, found: &Found, policy: &Policy) -> Option<Step> {
     };
     let fields = differences::patched(w, &found.fields);
     let (line, lines, version, id) = (w.line, w.lines.clone(), found.version, found.id.clone());
-    Some(Step { differences, why, fields, line, lines, version, id, ..step((w.kind, &w.name), act) })
+    Some(PlanStep { differences, why, fields, line, lines, version, id, ..step((w.kind, &w.name), act) })
 }
 
 /// Returns the step for a resource that the file does not name (any more).
-fn leftover(found: &Found, hosts: &BTreeSet<&str>, policy: &Policy) -> Option<Step> {
+fn leftover(found: &Existing, hosts: &BTreeSet<&str>, policy: &Policy) -> Option<PlanStep> {
     if found.former {
         let (why, id) = ("replaced by another one".to_owned(), found.id.clone());
-        return Some(Step { why, id, ..step((found.kind, &found.name), Act::Remove) });
+        return Some(PlanStep { why, id, ..step((found.kind, &found.name), Act::Remove) });
     }
     if let Some(removed) = &found.removed {
         return found.id.is_some().then(|| forget(found, removed));
@@ -263,12 +263,12 @@ fn leftover(found: &Found, hosts: &BTreeSet<&str>, policy: &Policy) -> Option<St
         differences = differences::from(&found.fields);
     }
     let (version, id) = (found.version, found.id.clone());
-    Some(Step { differences, why, version, id, ..step((found.kind, &found.name), act) })
+    Some(PlanStep { differences, why, version, id, ..step((found.kind, &found.name), act) })
 }
 
-fn forget(found: &Found, removed: &Removed) -> Step {
+fn forget(found: &Existing, removed: &Removed) -> PlanStep {
     let why = format!("{}; not in the file, and forgotten", removed.words(found.kind));
-    Step { why, id: found.id.clone(), ..step((found.kind, &found.name), Act::Forget) }
+    PlanStep { why, id: found.id.clone(), ..step((found.kind, &found.name), Act::Forget) }
 }
 
 fn is_empty(list: &Value) -> bool {
@@ -284,14 +284,14 @@ pub mod testing {
         Policy { manager: "apply".into(), ..Policy::default() }
     }
 
-    pub fn wanted(kind: Kind, name: &str, fields: Value) -> Wanted {
-        Wanted::new(kind, name.into(), fields.as_object().cloned().unwrap_or_default(), 1)
+    pub fn wanted(kind: Kind, name: &str, fields: Value) -> Desired {
+        Desired::new(kind, name.into(), fields.as_object().cloned().unwrap_or_default(), 1)
     }
 
-    pub fn found(kind: Kind, name: &str, fields: Value) -> Found {
+    pub fn found(kind: Kind, name: &str, fields: Value) -> Existing {
         let fields = fields.as_object().cloned().unwrap_or_default();
         let (managed_by, edited_by) = ("apply".to_owned(), None);
-        Found {
+        Existing {
             kind,
             name: name.into(),
             fields,
@@ -313,7 +313,7 @@ mod tests {
     use super::testing::*;
     use super::*;
 
-    fn acts(steps: &[Step]) -> Vec<(Act, &str)> {
+    fn acts(steps: &[PlanStep]) -> Vec<(Act, &str)> {
         steps.iter().map(|s| (s.act, s.name.as_str())).collect()
     }
 
@@ -351,9 +351,11 @@ mod tests {
         let limit = |warn: &str| json!({ "thresholds": [{ "metric": "used", "warn": warn }] });
         let wants = [wanted(Kind::Device, "a", json!({})), wanted(Kind::Service, "a/disk", limit("80"))];
         let night =
-            Found { edited_by: Some("user:ann".into()), ..found(Kind::Service, "a/disk", limit("95")) };
-        let own =
-            Found { managed_by: "api".into(), ..found(Kind::Service, "a/load", json!({ "disabled": true })) };
+            Existing { edited_by: Some("user:ann".into()), ..found(Kind::Service, "a/disk", limit("95")) };
+        let own = Existing {
+            managed_by: "api".into(),
+            ..found(Kind::Service, "a/load", json!({ "disabled": true }))
+        };
         let there = [found(Kind::Device, "a", json!({})), night, own];
         let steps = plan(&wants, &there, &policy());
         assert_eq!(acts(&steps), [(Act::Keep, "a/disk"), (Act::Keep, "a/load")]);
@@ -367,8 +369,8 @@ mod tests {
     fn what_others_manage_is_left_alone() {
         let wants = [wanted(Kind::Device, "a", json!({ "notes": "x" }))];
         let there = [
-            Found { managed_by: "api".into(), ..found(Kind::Device, "a", json!({ "notes": "y" })) },
-            Found { managed_by: "api".into(), ..found(Kind::Device, "b", json!({})) },
+            Existing { managed_by: "api".into(), ..found(Kind::Device, "a", json!({ "notes": "y" })) },
+            Existing { managed_by: "api".into(), ..found(Kind::Device, "b", json!({})) },
             found(Kind::Device, "c", json!({})),
         ];
         let steps = plan(&wants, &there, &policy());

@@ -9,26 +9,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use fleetgate_engine::monitor::profile::{Catalogue, Profile};
 use serde_json::{Map, Value, json};
 
-use super::plan::{Act, Found, Kind, Step};
+use super::plan::{Act, Existing, Kind, PlanStep};
 use crate::api::{FieldError, profiles};
 
 type Fields = Map<String, Value>;
 
 /// One write of a profile.
 pub struct Turn<'a> {
-    pub step: &'a Step,
+    pub step: &'a PlanStep,
     pub fields: Fields,
     /// The gateway would refuse it: a gate does not fit.
     pub refused: Option<FieldError>,
 }
 
 /// Returns the writes in their order. `steps`: each profile after those that it extends.
-pub fn turns<'a>(steps: &'a [Step], found: &'a [Found]) -> Vec<Turn<'a>> {
+pub fn turns<'a>(steps: &'a [PlanStep], found: &'a [Existing]) -> Vec<Turn<'a>> {
     let there = found.iter().filter(|f| f.kind == Kind::Profile && f.removed.is_none());
     let found: BTreeMap<&str, &Fields> = there.map(|f| (f.name.as_str(), &f.fields)).collect();
-    let is_written = |step: &&Step| matches!(step.act, Act::Make | Act::Change | Act::Adopt);
+    let is_written = |step: &&PlanStep| matches!(step.act, Act::Make | Act::Change | Act::Adopt);
     let pending = steps.iter().filter(|step| step.kind == Kind::Profile).filter(is_written);
-    let pending: Vec<&Step> = pending.collect();
+    let pending: Vec<&PlanStep> = pending.collect();
     let mut all = found.values().copied().chain(pending.iter().map(|step| &step.fields));
     if !all.any(has_services_in_gate) {
         return pending.into_iter().map(|step| Turn::of(step, step.fields.clone())).collect();
@@ -39,7 +39,7 @@ pub fn turns<'a>(steps: &'a [Step], found: &'a [Found]) -> Vec<Turn<'a>> {
 }
 
 impl<'a> Turn<'a> {
-    fn of(step: &'a Step, fields: Fields) -> Turn<'a> {
+    fn of(step: &'a PlanStep, fields: Fields) -> Turn<'a> {
         Turn { step, fields, refused: None }
     }
 }
@@ -65,7 +65,7 @@ struct Order<'a> {
     now: BTreeMap<&'a str, Profile>,
     /// Those before the run.
     found: BTreeMap<&'a str, &'a Fields>,
-    pending: Vec<&'a Step>,
+    pending: Vec<&'a PlanStep>,
     /// Those that have kept their former services. Each does so once, so the turns end.
     widened: BTreeSet<&'a str>,
 }
@@ -88,31 +88,31 @@ impl<'a> Order<'a> {
         Some(Turn { refused, ..self.write(step, step.fields.clone()) })
     }
 
-    fn write(&mut self, step: &'a Step, fields: Fields) -> Turn<'a> {
+    fn write(&mut self, step: &'a PlanStep, fields: Fields) -> Turn<'a> {
         self.now.extend(read(&step.name, &fields).map(|profile| (step.name.as_str(), profile)));
         Turn::of(step, fields)
     }
 
     /// Returns the profiles before and after a write. `None`: they do not fit together even without gates.
-    fn around(&self, step: &'a Step, fields: &Fields) -> Option<(Catalogue, Catalogue)> {
+    fn around(&self, step: &'a PlanStep, fields: &Fields) -> Option<(Catalogue, Catalogue)> {
         let mut after = self.now.clone();
         after.insert(&step.name, read(&step.name, fields)?);
         Some((catalogue(&self.now)?, catalogue(&after)?))
     }
 
-    fn fits(&self, step: &'a Step, fields: &Fields) -> bool {
+    fn fits(&self, step: &'a PlanStep, fields: &Fields) -> bool {
         let around = self.around(step, fields);
         around.is_some_and(|(was, is)| profiles::validate_gates(&was, &is, &step.name).is_ok())
     }
 
-    fn refused(&self, step: &'a Step) -> Option<FieldError> {
+    fn refused(&self, step: &'a PlanStep) -> Option<FieldError> {
         let (was, is) = self.around(step, &step.fields)?;
         profiles::validate_gates(&was, &is, &step.name).err()?.into_iter().next()
     }
 
     /// Returns a profile with the services of the file and those that it has now. `None`: it loses none, or this does not
     /// fit either.
-    fn wider(&self, step: &'a Step) -> Option<Fields> {
+    fn wider(&self, step: &'a PlanStep) -> Option<Fields> {
         let name = step.name.as_str();
         let before = *self.found.get(name).filter(|_| !self.widened.contains(name))?;
         let (was, is) = self.around(step, &step.fields)?;
@@ -157,7 +157,7 @@ mod tests {
 
     /// Returns the writes as `NAME: SERVICES`, and what is refused.
     fn written(before: &[(&str, Value)], file: &[(&str, Value)]) -> (Vec<String>, Vec<String>) {
-        let found: Vec<Found> =
+        let found: Vec<Existing> =
             before.iter().map(|(name, fields)| found(Kind::Profile, name, fields.clone())).collect();
         let wanted: Vec<_> =
             file.iter().map(|(name, fields)| wanted(Kind::Profile, name, fields.clone())).collect();

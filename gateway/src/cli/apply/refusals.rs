@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::differences::Difference;
 use super::fits::Future;
-use super::plan::{Act, Found, Kind, Step};
+use super::plan::{Act, Existing, Kind, PlanStep};
 use super::profile_order;
 use crate::api::{contacts, devices, downtimes, grants, host_settings, profiles, rules};
 use crate::clock;
@@ -41,8 +41,8 @@ pub struct Names {
 /// Names the first impossible step with its line.
 pub fn check(
     file: &Path,
-    steps: &[Step],
-    found: &[Found],
+    steps: &[PlanStep],
+    found: &[Existing],
     names: Names,
     takes_conf: bool,
 ) -> anyhow::Result<()> {
@@ -67,7 +67,7 @@ pub fn check(
 }
 
 /// Checks that each gate has the services that it names when the run is over.
-fn gates_fit(file: &Path, steps: &[Step], found: &[Found]) -> anyhow::Result<()> {
+fn gates_fit(file: &Path, steps: &[PlanStep], found: &[Existing]) -> anyhow::Result<()> {
     let mut turns = profile_order::turns(steps, found).into_iter();
     let refused = turns.find_map(|turn| Some((turn.step, turn.refused?)));
     let Some((step, error)) = refused else { return Ok(()) };
@@ -75,7 +75,7 @@ fn gates_fit(file: &Path, steps: &[Step], found: &[Found]) -> anyhow::Result<()>
 }
 
 /// Returns the file, the line of a step's field, and the resource.
-pub fn place(file: &Path, step: &Step, field: &str) -> String {
+pub fn place(file: &Path, step: &PlanStep, field: &str) -> String {
     // In the file, the members of the source and the target of a grant are its own fields.
     let in_file = field.strip_prefix("source.").or_else(|| field.strip_prefix("target."));
     let line = step.lines.line(in_file.unwrap_or(field)).unwrap_or(step.line);
@@ -83,7 +83,7 @@ pub fn place(file: &Path, step: &Step, field: &str) -> String {
     format!("{}:{line}: {}", file.display(), thing.trim_end())
 }
 
-fn would_be_taken(file: &Path, step: &Step) -> anyhow::Result<()> {
+fn would_be_taken(file: &Path, step: &PlanStep) -> anyhow::Result<()> {
     let (whole, is_new) = (Value::Object(step.fields.clone()), step.act == Act::Make);
     let (own, of_host) = super::split(step);
     let verdict = match step.kind {
@@ -108,7 +108,7 @@ fn would_be_taken(file: &Path, step: &Step) -> anyhow::Result<()> {
     }
 }
 
-fn shown_once(at: &str, step: &Step, takes_conf: bool) -> anyhow::Result<()> {
+fn shown_once(at: &str, step: &PlanStep, takes_conf: bool) -> anyhow::Result<()> {
     let tunnel = step.fields.get("tunnel").is_none_or(|t| *t == json!(true));
     if (step.kind, step.act) == (Kind::Device, Act::Make) && tunnel && !takes_conf {
         bail!(
@@ -121,7 +121,7 @@ fn shown_once(at: &str, step: &Step, takes_conf: bool) -> anyhow::Result<()> {
 }
 
 /// Checks that a host behind a device neither moves behind another one nor becomes a device.
-fn stays_what_it_is(at: &str, step: &Step, found: &[Found]) -> anyhow::Result<()> {
+fn stays_what_it_is(at: &str, step: &PlanStep, found: &[Existing]) -> anyhow::Result<()> {
     let via = |d: &&Difference| d.field == "via" && step.act == Act::Change;
     if let Some(moved) = step.differences.iter().find(via) {
         let now = moved.now.as_deref().unwrap_or_default();
@@ -141,8 +141,8 @@ fn stays_what_it_is(at: &str, step: &Step, found: &[Found]) -> anyhow::Result<()
 }
 
 /// Checks that a device and a host do not share a name.
-fn is_one_thing(at: &str, step: &Step, steps: &[Step]) -> anyhow::Result<()> {
-    let other = |s: &&Step| s.kind == Kind::Device && s.name == step.name && s.act == Act::Make;
+fn is_one_thing(at: &str, step: &PlanStep, steps: &[PlanStep]) -> anyhow::Result<()> {
+    let other = |s: &&PlanStep| s.kind == Kind::Device && s.name == step.name && s.act == Act::Make;
     let twin = steps.iter().find(other).filter(|_| (step.kind, step.act) == (Kind::Host, Act::Make));
     match twin {
         Some(twin) => bail!("{at}: {} is a device already, in line {}", step.name, twin.line),
@@ -152,7 +152,7 @@ fn is_one_thing(at: &str, step: &Step, steps: &[Step]) -> anyhow::Result<()> {
 
 impl Names {
     /// Returns the names after the run.
-    fn after(mut self, steps: &[Step]) -> Names {
+    fn after(mut self, steps: &[PlanStep]) -> Names {
         for step in steps {
             let names = match step.kind {
                 Kind::Device | Kind::Host => &mut self.hosts,
@@ -173,7 +173,7 @@ impl Names {
         self
     }
 
-    fn hides_no_pool(&self, file: &Path, step: &Step) -> anyhow::Result<()> {
+    fn hides_no_pool(&self, file: &Path, step: &PlanStep) -> anyhow::Result<()> {
         let networks = step.fields.get("networks").and_then(Value::as_array).into_iter().flatten();
         for net in networks.filter_map(|net| net.as_str()?.parse::<IpNet>().ok()) {
             let overlaps = self.pools.iter().any(|pool| pool.contains(&net) || net.contains(pool));
@@ -183,14 +183,14 @@ impl Names {
         Ok(())
     }
 
-    fn belongs_to_its_user(&self, at: &str, step: &Step) -> anyhow::Result<()> {
+    fn belongs_to_its_user(&self, at: &str, step: &PlanStep) -> anyhow::Result<()> {
         match self.taken_over.get(&step.name).filter(|_| step.kind == Kind::Grant) {
             Some(what) => bail!("{at}: grant {}: peer: {what}", step.name),
             None => Ok(()),
         }
     }
 
-    fn known(&self, at: &str, step: &Step, steps: &[Step]) -> anyhow::Result<()> {
+    fn known(&self, at: &str, step: &PlanStep, steps: &[PlanStep]) -> anyhow::Result<()> {
         let (kind, name) = (step.kind.name(), &step.name);
         for (field, noun, wanted) in references(step) {
             let names = match noun {
@@ -203,7 +203,7 @@ impl Names {
             // Only the gateway can check an id. Names never contain `_`.
             let fine = wanted.contains('_') || names.contains(wanted);
             let of = format!("{kind} {name}");
-            let kept = |s: &&Step| s.act == Act::Keep && s.name == wanted && noun.contains(s.kind.name());
+            let kept = |s: &&PlanStep| s.act == Act::Keep && s.name == wanted && noun.contains(s.kind.name());
             let so = match steps.iter().find(kept) {
                 Some(kept) => format!("{wanted} was {}", kept.why),
                 None => format!("no {noun} is called {wanted:?}, in this file or at the gateway"),
@@ -218,7 +218,7 @@ impl Names {
 type Reference<'a> = (&'static str, &'static str, &'a str);
 
 /// Returns the references of a step.
-fn references(step: &Step) -> Vec<Reference<'_>> {
+fn references(step: &PlanStep) -> Vec<Reference<'_>> {
     let one = |field: &str| step.fields.get(field).and_then(Value::as_str);
     let list = |field: &str| step.fields.get(field).and_then(Value::as_array).into_iter().flatten();
     let names = |field: &str| list(field).filter_map(Value::as_str);

@@ -1,10 +1,10 @@
 //! The text of a plan.
 
 use super::differences::Difference;
-use super::plan::{Act, Step};
+use super::plan::{Act, PlanStep};
 
 /// Writes one line per step, with the differences below it.
-pub fn render(steps: &[Step]) -> String {
+pub fn render(steps: &[PlanStep]) -> String {
     let mut text = String::new();
     for step in steps {
         let mark = match step.act {
@@ -37,7 +37,7 @@ fn line(d: &Difference) -> String {
 }
 
 /// `1 to create, 2 to change, 1 kept`; `None`: nothing is to be done or told.
-pub fn summary(steps: &[Step]) -> Option<String> {
+pub fn summary(steps: &[PlanStep]) -> Option<String> {
     let count = |acts: &[Act]| steps.iter().filter(|s| acts.contains(&s.act)).count();
     let parts = [
         (count(&[Act::Make]), "to create"),

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use serde_json::json;
 
-use super::plan::{Act, Kind, Step, Wanted};
+use super::plan::{Act, Desired, Kind, PlanStep};
 use super::refusals::{self, Names};
-use crate::data_dir::secret_file::Place;
+use crate::data_dir::secret_file::ReservedFile;
 use crate::names;
 
 /// Names in one hint. A killed run leaves one behind, and a folder of another name leaves all of
@@ -18,14 +18,14 @@ use crate::names;
 const MOST_NAMED: usize = 10;
 
 /// The file for what a new thing shows once, below the folder of all of them.
-fn file(step: &Step) -> PathBuf {
+fn file(step: &PlanStep) -> PathBuf {
     match step.kind {
         Kind::Device => names::conf_path(&step.name),
         _ => format!("{}.webhook-secret", step.name).into(),
     }
 }
 
-fn shows_once(step: &Step) -> bool {
+fn shows_once(step: &PlanStep) -> bool {
     match step.kind {
         Kind::Device => step.fields.get("tunnel").is_none_or(|t| *t == json!(true)),
         Kind::Contact => step.fields.contains_key("webhook_url"),
@@ -33,13 +33,13 @@ fn shows_once(step: &Step) -> bool {
     }
 }
 
-fn makes_secrets(steps: &[Step]) -> impl Iterator<Item = &Step> {
+fn makes_secrets(steps: &[PlanStep]) -> impl Iterator<Item = &PlanStep> {
     steps.iter().filter(|s| s.act == Act::Make && shows_once(s))
 }
 
 /// # Errors
 /// Fails when the place for a secret of these steps is taken.
-pub fn have_room(fleet: &Path, out: &Path, steps: &[Step]) -> anyhow::Result<()> {
+pub fn have_room(fleet: &Path, out: &Path, steps: &[PlanStep]) -> anyhow::Result<()> {
     if out.exists() && !out.is_dir() {
         bail!("--out {}: not a folder", out.display());
     }
@@ -57,17 +57,17 @@ pub fn have_room(fleet: &Path, out: &Path, steps: &[Step]) -> anyhow::Result<()>
 ///
 /// # Errors
 /// Fails when the file cannot be reserved.
-pub fn reserve(out: Option<&Path>, step: &Step) -> anyhow::Result<Option<Place>> {
+pub fn reserve(out: Option<&Path>, step: &PlanStep) -> anyhow::Result<Option<ReservedFile>> {
     let Some(folder) = out.filter(|_| shows_once(step)) else { return Ok(None) };
     let file = folder.join(file(step));
     let folder = file.parent().unwrap_or(folder);
     std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    Place::reserve(&file).map(Some)
+    ReservedFile::reserve(&file).map(Some)
 }
 
 /// Returns existing devices of the file whose tunnel was never up. Their configuration may never
 /// have reached them.
-pub fn unheard(wanted: &[Wanted], names: &Names) -> Vec<String> {
+pub fn unheard(wanted: &[Desired], names: &Names) -> Vec<String> {
     let silent = wanted.iter().filter(|w| w.kind == Kind::Device && names.unheard.contains(&w.name));
     // A device with its own key can fetch the rest again.
     let silent = silent.filter(|w| !w.fields.contains_key("public_key"));
@@ -85,7 +85,7 @@ pub fn tell_lost(out: &Path, unheard: &[String]) {
 }
 
 /// Reports the devices that a real run would refuse.
-pub fn tell_homeless(steps: &[Step]) {
+pub fn tell_homeless(steps: &[PlanStep]) {
     let devices = makes_secrets(steps).filter(|step| step.kind == Kind::Device);
     let names: Vec<&str> = devices.map(|step| step.name.as_str()).collect();
     if !names.is_empty() {

@@ -15,7 +15,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use self::archive::Archive;
-use self::plan::{Action, Known, Step};
+use self::plan::{Action, ImportStep, Inventory};
 use self::table_file::Wrong;
 use super::client::Client;
 use super::device::said;
@@ -93,13 +93,13 @@ fn refuse(client: &Client, file: &Path, mut wrong: Vec<Wrong>) -> anyhow::Result
     bail!("{}: {count}{more}; nothing was changed", file.display())
 }
 
-async fn look(client: &Client) -> anyhow::Result<Known> {
+async fn look(client: &Client) -> anyhow::Result<Inventory> {
     let gateway: Gateway = client.get("/gateway", &[]).await?;
     let devices: Vec<Device> = pages(client, "/devices", &[]).await?;
     let hosts: Vec<Host> = pages(client, "/hosts", &[]).await?;
     let profiles: Page<Profile> = client.get("/profiles", &[]).await?;
     let pools = [&gateway.pool_v4, &gateway.pool_v6];
-    Ok(Known {
+    Ok(Inventory {
         has_endpoint: gateway.endpoint.is_some(),
         pools: pools.into_iter().filter_map(|pool| pool.parse().ok()).collect(),
         gateway_key: gateway.public_key,
@@ -113,7 +113,7 @@ async fn look(client: &Client) -> anyhow::Result<Known> {
 async fn add_all(
     client: &Client,
     file: &Path,
-    steps: &[Step],
+    steps: &[ImportStep],
     archive: &mut Archive,
     new: usize,
 ) -> anyhow::Result<()> {
@@ -131,7 +131,7 @@ async fn add_all(
     Ok(())
 }
 
-async fn add(client: &Client, step: &Step, archive: &mut Archive) -> anyhow::Result<()> {
+async fn add(client: &Client, step: &ImportStep, archive: &mut Archive) -> anyhow::Result<()> {
     let made: Value = client.post("/devices", &Value::Object(step.row.fields.clone())).await?;
     let conf = made["credentials"]["conf"].as_str().context("the gateway returned no configuration")?;
     archive.add(&step.row.name, conf).with_context(|| {
@@ -165,7 +165,7 @@ impl Progress {
     }
 }
 
-fn show(client: &Client, steps: &[Step]) -> anyhow::Result<()> {
+fn show(client: &Client, steps: &[ImportStep]) -> anyhow::Result<()> {
     if client.json {
         return listed(steps, "to_add", None);
     }
@@ -173,7 +173,7 @@ fn show(client: &Client, steps: &[Step]) -> anyhow::Result<()> {
     said(client, &format!("Would add {}; nothing was changed", counts(steps)))
 }
 
-fn report(client: &Client, steps: &[Step], archive: Option<&Path>) -> anyhow::Result<()> {
+fn report(client: &Client, steps: &[ImportStep], archive: Option<&Path>) -> anyhow::Result<()> {
     if client.json {
         return listed(steps, "added", archive);
     }
@@ -186,7 +186,7 @@ fn report(client: &Client, steps: &[Step], archive: Option<&Path>) -> anyhow::Re
 }
 
 /// `3 devices; skipped 2 that exist`.
-fn counts(steps: &[Step]) -> String {
+fn counts(steps: &[ImportStep]) -> String {
     let new = steps.iter().filter(|step| step.action == Action::Add).count();
     let devices = if new == 1 { "1 device".to_owned() } else { format!("{new} devices") };
     match steps.len() - new {
@@ -195,7 +195,7 @@ fn counts(steps: &[Step]) -> String {
     }
 }
 
-fn listed(steps: &[Step], added: &str, archive: Option<&Path>) -> anyhow::Result<()> {
+fn listed(steps: &[ImportStep], added: &str, archive: Option<&Path>) -> anyhow::Result<()> {
     let names = |wanted: fn(&Action) -> bool| -> Vec<&str> {
         steps.iter().filter(|step| wanted(&step.action)).map(|step| step.row.name.as_str()).collect()
     };

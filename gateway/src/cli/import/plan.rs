@@ -11,7 +11,7 @@ use crate::api::devices::Device;
 
 /// What is there.
 #[derive(Default)]
-pub struct Known {
+pub struct Inventory {
     pub has_endpoint: bool,
     pub gateway_key: String,
     pub pools: Vec<IpNet>,
@@ -29,12 +29,12 @@ pub enum Action {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Step {
+pub struct ImportStep {
     pub row: Row,
     pub action: Action,
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for ImportStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = &self.row.name;
         match &self.action {
@@ -49,7 +49,7 @@ impl fmt::Display for Step {
 }
 
 /// The action, or what is wrong if there is none.
-pub fn plan(rows: Vec<Row>, known: &Known) -> (Vec<Step>, Vec<Wrong>) {
+pub fn plan(rows: Vec<Row>, known: &Inventory) -> (Vec<ImportStep>, Vec<Wrong>) {
     let keys = known
         .devices
         .values()
@@ -58,14 +58,14 @@ pub fn plan(rows: Vec<Row>, known: &Known) -> (Vec<Step>, Vec<Wrong>) {
     let (mut steps, mut wrong) = (Vec::new(), Vec::new());
     for row in rows {
         match judge(&row, known, &keys) {
-            Ok(action) => steps.push(Step { row, action }),
+            Ok(action) => steps.push(ImportStep { row, action }),
             Err(what) => wrong.extend(what.into_iter().map(|what| Wrong { line: row.line, what })),
         }
     }
     (steps, wrong)
 }
 
-fn judge(row: &Row, known: &Known, keys: &BTreeMap<&str, &str>) -> Result<Action, Vec<String>> {
+fn judge(row: &Row, known: &Inventory, keys: &BTreeMap<&str, &str>) -> Result<Action, Vec<String>> {
     let text = |field: &str| row.fields.get(field).and_then(Value::as_str);
     let name = &row.name;
     if let Some(device) = known.devices.get(name) {

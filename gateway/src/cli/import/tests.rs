@@ -112,6 +112,6 @@ fn two_thousand_lines_are_read_and_planned() {
     let lines: String = (0..2_000).map(|n| format!("cam-{n:04},site=s{};kind=cam\n", n % 40)).collect();
     let (rows, wrong) = table_file::read(format!("name,labels\n{lines}").as_bytes());
     assert_eq!((rows.len(), wrong.len()), (2_000, 0));
-    let (steps, wrong) = plan::plan(rows, &Known::default());
+    let (steps, wrong) = plan::plan(rows, &Inventory::default());
     assert_eq!((counts(&steps), wrong.len()), ("2000 devices".to_owned(), 0));
 }

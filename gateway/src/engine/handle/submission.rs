@@ -10,7 +10,7 @@ use tokio::time::Sleep;
 
 use super::Handle;
 use crate::engine::commit_wait;
-use crate::engine::commit_wait::{Admission, Content, Found, Settled, Shown, Waiter};
+use crate::engine::commit_wait::{Admission, Content, Duplicate, Settled, Shown, Waiter};
 use crate::store::{Refusal, Trouble};
 
 /// A result that was offered to the monitor.
@@ -20,11 +20,11 @@ pub enum Offered<'a> {
     Known(Outcome),
 }
 
-impl<'a> From<Found<'a>> for Offered<'a> {
-    fn from(found: Found<'a>) -> Self {
+impl<'a> From<Duplicate<'a>> for Offered<'a> {
+    fn from(found: Duplicate<'a>) -> Self {
         match found {
-            Found::Joined(waiter) => Offered::Waits(waiter),
-            Found::Known(outcome) => Offered::Known(outcome),
+            Duplicate::Joined(waiter) => Offered::Waits(waiter),
+            Duplicate::Known(outcome) => Offered::Known(outcome),
         }
     }
 }

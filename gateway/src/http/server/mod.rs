@@ -8,7 +8,7 @@
 mod idle;
 mod leftover;
 mod per_source_limit;
-mod places;
+mod request_permits;
 mod tls;
 mod tunnels;
 mod unread;
@@ -35,8 +35,8 @@ use tower::ServiceExt as _;
 
 use crate::api::{Client, no_place};
 use idle::{Idle, Visit};
-use per_source_limit::{Place, SourceLimit};
-use places::{Places, Shared};
+use per_source_limit::{ConnectionPermit, SourceLimit};
+use request_permits::{RequestPermits, Shared};
 pub use tls::Tls;
 use unread::Unread;
 
@@ -223,7 +223,7 @@ impl HttpServer {
 
     /// Returns the limits of an HTTP/2 connection. HTTP/1 has one request at a time, and the system ends
     /// a connection that is not read.
-    fn streams(&self, visit: &Visit) -> (Places, Unread) {
+    fn streams(&self, visit: &Visit) -> (RequestPermits, Unread) {
         (self.places.of_a_connection(visit.login()), Unread::default())
     }
 
@@ -326,7 +326,7 @@ impl Connections {
         tls: Option<Tls>,
         stream: TcpStream,
         client: Client,
-        held: (OwnedSemaphorePermit, Place),
+        held: (OwnedSemaphorePermit, ConnectionPermit),
     ) {
         let (house, visit) = (self.house.clone(), self.enter());
         self.open.spawn(async move {

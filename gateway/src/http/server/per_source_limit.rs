@@ -18,7 +18,7 @@ struct Inner {
 }
 
 /// A counted connection, until it is dropped.
-pub(in crate::http::server) struct Place {
+pub(in crate::http::server) struct ConnectionPermit {
     crowd: SourceLimit,
     source: Option<IpAddr>,
 }
@@ -29,10 +29,10 @@ impl SourceLimit {
     }
 
     /// `None` when the source has its share. This machine and trusted proxies are not counted.
-    pub fn enter(&self, from: IpAddr) -> Option<Place> {
+    pub fn enter(&self, from: IpAddr) -> Option<ConnectionPermit> {
         let from = from.to_canonical();
         if from.is_loopback() || self.0.trusted.contains(&from) {
-            return Some(Place { crowd: self.clone(), source: None });
+            return Some(ConnectionPermit { crowd: self.clone(), source: None });
         }
         let source = throttled_as(from);
         let mut open = self.0.open.lock().expect("no holder panics");
@@ -41,11 +41,11 @@ impl SourceLimit {
             return None;
         }
         *count += 1;
-        Some(Place { crowd: self.clone(), source: Some(source) })
+        Some(ConnectionPermit { crowd: self.clone(), source: Some(source) })
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let Some(source) = self.source else { return };
         let mut open = self.crowd.0.open.lock().expect("no holder panics");

@@ -14,7 +14,7 @@ use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::places::Place;
+use super::request_permits::RequestPermit;
 
 /// Time within which a client takes the next piece.
 const PATIENCE: Duration = if cfg!(test) { Duration::from_millis(200) } else { super::UNREAD };
@@ -38,7 +38,7 @@ struct Pieces {
     body: Body,
     rest: Bytes,
     taken: Arc<Taken>,
-    _place: Place,
+    _place: RequestPermit,
     _sent: DropGuard,
 }
 
@@ -49,7 +49,7 @@ impl Unread {
     }
 
     /// Watches how a response is read, and keeps its place until then.
-    pub fn watch(&self, response: Response, place: Place) -> Response {
+    pub fn watch(&self, response: Response, place: RequestPermit) -> Response {
         if response.body().is_end_stream() {
             return response;
         }
@@ -120,11 +120,11 @@ impl HttpBody for Pieces {
 mod tests {
     use http_body_util::BodyExt as _;
 
-    use super::super::places::{Places, Shared};
+    use super::super::request_permits::{RequestPermits, Shared};
     use super::*;
     use crate::api::Login;
 
-    fn places() -> Places {
+    fn places() -> RequestPermits {
         Shared::new().of_a_connection(Login::default())
     }
 
@@ -149,7 +149,7 @@ mod tests {
     async fn a_place_is_kept_until_the_response_was_sent() {
         let (unread, flood) = (Unread::default(), Shared::new());
         let other = flood.of_a_connection(Login::default());
-        let held: Vec<Place> = std::iter::from_fn(|| other.take()).collect();
+        let held: Vec<RequestPermit> = std::iter::from_fn(|| other.take()).collect();
         let places = flood.of_a_connection(Login::default());
         let answer = unread.watch(Response::new(Body::from("x")), places.take().expect("its own"));
         assert!(places.take().is_none());

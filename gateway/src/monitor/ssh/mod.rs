@@ -9,11 +9,11 @@
 
 mod guard;
 mod handler;
+mod host_key_types;
 mod pool;
 mod session;
 #[cfg(test)]
 mod tests;
-mod wanted;
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -27,9 +27,9 @@ use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::clock;
+use host_key_types::HostKeyTypes;
 use pool::{Pool, Run};
 use session::{Connection, Login};
-use wanted::Wanted;
 
 /// Settings of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,7 +162,7 @@ impl SshClient {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         C: Future<Output = Result<S, ConnectFailure>>,
     {
-        let mut wanted = Wanted::of(run);
+        let mut wanted = HostKeyTypes::of(run);
         let mut changed = None;
         loop {
             let ended = match opening.limit(connect()).await {
@@ -187,7 +187,7 @@ impl SshClient {
         &self,
         stream: S,
         run: SshRun,
-        wanted: &Wanted,
+        wanted: &HostKeyTypes,
         deadlines: (Deadline, Deadline),
     ) -> Ended
     where

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Failure, Round};
 use crate::clock;
-use crate::notification::mail::render::{LISTED, Letter, Place};
+use crate::notification::mail::render::{LISTED, Letter, MailContext};
 use crate::notification::mail::smtp::Envelope;
 use crate::notification::{routing, webhook};
 use crate::store::outbox::{self, Channel, Contents, Kind, MessageRow, Order};
@@ -92,7 +92,7 @@ impl Round {
         let installation = self.store.installation().await;
         let installation = installation.map_err(|e| Failure::Server(e.to_string()))?;
         let values = self.recent_values(message, contents).await;
-        let place = Place { zone: zone.unwrap_or(&self.zone), public_url: self.public_url.as_deref() };
+        let place = MailContext { zone: zone.unwrap_or(&self.zone), public_url: self.public_url.as_deref() };
         let letter = Letter::write(message, contents, verdict, values.as_ref(), &place);
         let incidents: Vec<_> = contents.incidents.iter().map(|c| c.incident.id).collect();
         let envelope = Envelope {

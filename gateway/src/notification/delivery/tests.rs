@@ -106,7 +106,7 @@ impl Notifications {
     /// Returns the state of the rows: attempts, whether sent, whether given up.
     async fn rows(&self) -> Vec<(u32, bool, bool)> {
         let mut conn = self.store.reader().await.unwrap();
-        let rows = outbox::list(&mut conn, outbox::Wanted::All, i64::MAX, 999).await.unwrap();
+        let rows = outbox::list(&mut conn, outbox::Filter::All, i64::MAX, 999).await.unwrap();
         let row = |m: MessageRow| (m.attempts, m.sent_at.is_some(), m.given_up_at.is_some());
         rows.into_iter().rev().map(row).collect()
     }

@@ -21,7 +21,7 @@ use crate::health::progress::Component;
 use crate::ids::Kind as Name;
 use crate::notification::reason_text;
 use crate::notification::routing;
-use crate::notification::routing::{Known, Reach};
+use crate::notification::routing::{LoadedRouting, Reach};
 use crate::notification::rule_trace;
 use crate::notification::rule_trace::Asked;
 use crate::store::events::{self, NewEvent, SYSTEM};
@@ -120,7 +120,7 @@ impl Dispatcher {
     async fn open(&mut self) -> crate::store::Result<RouterState> {
         let settings = self.settings.borrow_and_update().clone();
         let mut conn = self.store.reader().await?;
-        let Known { routing, reach, asked } = routing::load(&mut conn, &settings).await?;
+        let LoadedRouting { routing, reach, asked } = routing::load(&mut conn, &settings).await?;
         let (told, waiting) = (notices::told(&mut conn).await?, notices::waiting(&mut conn).await?);
         let now = clock::now();
         let posted = outbox::posted_since(&mut conn, now.wall - HOUR).await?;
@@ -156,7 +156,7 @@ impl Dispatcher {
     async fn reconfigure(&mut self, state: &mut RouterState) -> crate::store::Result<()> {
         let settings = self.settings.borrow_and_update().clone();
         let mut conn = self.store.reader().await?;
-        let Known { routing, reach, asked } = routing::load(&mut conn, &settings).await?;
+        let LoadedRouting { routing, reach, asked } = routing::load(&mut conn, &settings).await?;
         state.router.handle(Input::Configure(routing), clock::now());
         (state.reach, state.asked, state.has_mail) = (reach, asked, settings.mail.is_some());
         Ok(())

@@ -26,7 +26,7 @@ const HIDDEN: &str = "(the text repeats a part of the login and is not shown)";
 
 /// The step at which a dialogue failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum SmtpStep {
     Greeting,
     Hello,
     Starttls,
@@ -37,24 +37,24 @@ pub enum Step {
     Content,
 }
 
-impl Step {
+impl SmtpStep {
     /// Whether a refusal at this step concerns the mail, and not the gateway.
     pub const fn is_about_letter(self) -> bool {
-        matches!(self, Step::Sender | Step::Recipient | Step::Data | Step::Content)
+        matches!(self, SmtpStep::Sender | SmtpStep::Recipient | SmtpStep::Data | SmtpStep::Content)
     }
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for SmtpStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Step::Greeting => "the connection",
-            Step::Hello => "EHLO",
-            Step::Starttls => "STARTTLS",
-            Step::Login => "AUTH",
-            Step::Sender => "MAIL FROM",
-            Step::Recipient => "RCPT TO",
-            Step::Data => "DATA",
-            Step::Content => "the message",
+            SmtpStep::Greeting => "the connection",
+            SmtpStep::Hello => "EHLO",
+            SmtpStep::Starttls => "STARTTLS",
+            SmtpStep::Login => "AUTH",
+            SmtpStep::Sender => "MAIL FROM",
+            SmtpStep::Recipient => "RCPT TO",
+            SmtpStep::Data => "DATA",
+            SmtpStep::Content => "the message",
         })
     }
 }
@@ -63,15 +63,15 @@ impl fmt::Display for Step {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the server did not answer {0} in time")]
-    Timeout(Step),
+    Timeout(SmtpStep),
     #[error("the server closed the connection at {0}")]
-    Closed(Step),
+    Closed(SmtpStep),
     #[error("the connection broke at {0}: {1}")]
-    Broken(Step, std::io::Error),
+    Broken(SmtpStep, std::io::Error),
     #[error("the server's answer to {0} is no SMTP")]
-    NoSmtp(Step),
+    NoSmtp(SmtpStep),
     #[error("the server answered {step} with {code} {text}")]
-    Refused { step: Step, code: u16, text: String },
+    Refused { step: SmtpStep, code: u16, text: String },
     #[error("the server offers no STARTTLS")]
     NoStarttls,
     #[error("the server offers no login")]
@@ -158,13 +158,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
     /// # Errors
     /// Fails when the server is busy or sends nothing.
     pub async fn greeting(&mut self) -> Result<(), Error> {
-        self.reply(Step::Greeting, 2).await.map(drop)
+        self.reply(SmtpStep::Greeting, 2).await.map(drop)
     }
 
     /// # Errors
     /// Fails when the server does not accept that name, or is not a mail server.
     pub async fn hello(&mut self, name: &str) -> Result<Offers, Error> {
-        let reply = self.command(Step::Hello, &format!("EHLO {name}"), 2).await?;
+        let reply = self.command(SmtpStep::Hello, &format!("EHLO {name}"), 2).await?;
         Ok(Offers::of(&reply.lines))
     }
 
@@ -177,9 +177,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
         if !offers.starttls {
             return Err(Error::NoStarttls);
         }
-        self.command(Step::Starttls, "STARTTLS", 2).await?;
+        self.command(SmtpStep::Starttls, "STARTTLS", 2).await?;
         if !self.stream.buffer().is_empty() {
-            return Err(Error::NoSmtp(Step::Starttls));
+            return Err(Error::NoSmtp(SmtpStep::Starttls));
         }
         Ok(self.stream.into_inner())
     }
@@ -189,11 +189,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
     pub async fn log_in(&mut self, offers: &Offers, user: &str, password: &str) -> Result<(), Error> {
         if offers.has_login("PLAIN") {
             let secret = STANDARD.encode(format!("\0{user}\0{password}"));
-            self.command(Step::Login, &format!("AUTH PLAIN {secret}"), 2).await?;
+            self.command(SmtpStep::Login, &format!("AUTH PLAIN {secret}"), 2).await?;
         } else if offers.has_login("LOGIN") {
-            self.command(Step::Login, "AUTH LOGIN", 3).await?;
-            self.command(Step::Login, &STANDARD.encode(user), 3).await?;
-            self.command(Step::Login, &STANDARD.encode(password), 2).await?;
+            self.command(SmtpStep::Login, "AUTH LOGIN", 3).await?;
+            self.command(SmtpStep::Login, &STANDARD.encode(user), 3).await?;
+            self.command(SmtpStep::Login, &STANDARD.encode(password), 2).await?;
         } else if offers.logins.is_empty() {
             return Err(Error::NoLogin);
         } else {
@@ -214,27 +214,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
     ) -> Result<(), Error> {
         let from = envelope.from().map(Address::to_string).unwrap_or_default();
         let options = options(offers, envelope, mail)?;
-        self.command(Step::Sender, &format!("MAIL FROM:<{from}>{options}"), 2).await?;
+        self.command(SmtpStep::Sender, &format!("MAIL FROM:<{from}>{options}"), 2).await?;
         for to in envelope.to() {
-            self.command(Step::Recipient, &format!("RCPT TO:<{to}>"), 2).await?;
+            self.command(SmtpStep::Recipient, &format!("RCPT TO:<{to}>"), 2).await?;
         }
-        self.command(Step::Data, "DATA", 3).await?;
-        self.write(Step::Content, &stuffed(mail)).await?;
-        self.reply(Step::Content, 2).await.map(drop)
+        self.command(SmtpStep::Data, "DATA", 3).await?;
+        self.write(SmtpStep::Content, &stuffed(mail)).await?;
+        self.reply(SmtpStep::Content, 2).await.map(drop)
     }
 
     /// Ends the dialogue. A mail that was accepted stays accepted.
     pub async fn quit(mut self) {
-        let _ = self.command(Step::Greeting, "QUIT", 2).await;
+        let _ = self.command(SmtpStep::Greeting, "QUIT", 2).await;
         let _ = self.stream.shutdown().await;
     }
 
-    async fn command(&mut self, step: Step, command: &str, class: u16) -> Result<Reply, Error> {
+    async fn command(&mut self, step: SmtpStep, command: &str, class: u16) -> Result<Reply, Error> {
         self.write(step, format!("{command}\r\n").as_bytes()).await?;
         self.reply(step, class).await
     }
 
-    async fn write(&mut self, step: Step, bytes: &[u8]) -> Result<(), Error> {
+    async fn write(&mut self, step: SmtpStep, bytes: &[u8]) -> Result<(), Error> {
         let written = async {
             self.stream.write_all(bytes).await?;
             self.stream.flush().await
@@ -244,7 +244,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
     }
 
     /// Reads a reply. `class` is the first digit of the expected code.
-    async fn reply(&mut self, step: Step, class: u16) -> Result<Reply, Error> {
+    async fn reply(&mut self, step: SmtpStep, class: u16) -> Result<Reply, Error> {
         let deadline = self.deadline;
         let reply = timeout_at(deadline, self.read(step)).await.map_err(|_| Error::Timeout(step))??;
         if reply.code / 100 == class {
@@ -254,7 +254,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
     }
 
     /// Reads the lines `250-first`, `250-second`, `250 last`.
-    async fn read(&mut self, step: Step) -> Result<Reply, Error> {
+    async fn read(&mut self, step: SmtpStep) -> Result<Reply, Error> {
         let (mut lines, mut room) = (Vec::new(), MAX_REPLY);
         loop {
             let mut line = Vec::new();

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use fleetgate_engine::verdict::Verdict;
 
 use crate::notification::incident_text;
-use crate::notification::mail::render::{MAX_LINE, Place, escaped, one_line};
+use crate::notification::mail::render::{MAX_LINE, MailContext, escaped, one_line};
 use crate::store::incidents::{IncidentRow, MemberRow};
 use crate::store::outbox::{Concern, Contents};
 
@@ -21,7 +21,7 @@ pub fn tag(contents: &Contents) -> String {
     }
 }
 
-fn link(concern: &Concern, place: &Place<'_>) -> String {
+fn link(concern: &Concern, place: &MailContext<'_>) -> String {
     match place.public_url {
         Some(url) => format!("{url}/incidents/{}", concern.incident.id),
         None => format!("fleetgate incident show {}", concern.incident.id),
@@ -40,7 +40,7 @@ fn words(incident: &IncidentRow) -> String {
 }
 
 /// Returns a paragraph about the incidents, or nothing.
-pub fn text(contents: &Contents, place: &Place<'_>) -> String {
+pub fn text(contents: &Contents, place: &MailContext<'_>) -> String {
     let mut text = String::new();
     for concern in &contents.incidents {
         let words = words(&concern.incident);
@@ -53,7 +53,7 @@ pub fn text(contents: &Contents, place: &Place<'_>) -> String {
     }
 }
 
-pub fn html(contents: &Contents, place: &Place<'_>) -> String {
+pub fn html(contents: &Contents, place: &MailContext<'_>) -> String {
     let mut html = String::new();
     for concern in &contents.incidents {
         let (id, words) = (concern.incident.id, words(&concern.incident));

@@ -235,7 +235,7 @@ fn size_of(file: &Path) -> u64 {
 
 /// The identity of a copy of the main database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Known {
+pub struct CopyIdentity {
     pub key: Option<PublicKey>,
     pub schema: i64,
 }
@@ -244,16 +244,16 @@ pub struct Known {
 ///
 /// # Errors
 /// Fails when the file is damaged or does not belong to a gateway.
-pub async fn check_main(file: &Path) -> anyhow::Result<Known> {
+pub async fn check_main(file: &Path) -> anyhow::Result<CopyIdentity> {
     let mut conn = checked(file).await?;
     let known = known(&mut conn).await;
     let _ = conn.close().await;
     known.with_context(|| format!("{} is no gateway's database", file.display()))
 }
 
-async fn known(conn: &mut SqliteConnection) -> anyhow::Result<Known> {
+async fn known(conn: &mut SqliteConnection) -> anyhow::Result<CopyIdentity> {
     let key = settings::find(conn, settings::PUBLIC_KEY).await?;
-    Ok(Known { key: key.map(|k| k.parse()).transpose()?, schema: version(conn).await? })
+    Ok(CopyIdentity { key: key.map(|k| k.parse()).transpose()?, schema: version(conn).await? })
 }
 
 /// Reads a whole history and returns its schema version.

@@ -253,7 +253,7 @@ fn observed(kind: &EventKind) -> (&'static str, serde_json::Value) {
     match kind {
         EventKind::StateChanged { from, to, hard, .. } => {
             let state_type = if *hard { "hard" } else { "soft" };
-            ("state", serde_json::json!({ "from": from, "to": to, "state_type": state_type }))
+            ("state.changed", serde_json::json!({ "from": from, "to": to, "state_type": state_type }))
         }
         EventKind::HostKeyPinned => ("ssh.key_pinned", nothing),
         EventKind::HostKeyChanged => ("ssh.key_changed", nothing),
@@ -315,10 +315,10 @@ mod tests {
         let host = Some(Id::from_i64(7));
         for (kind, principal) in [
             ("device.created", "user:ada"),
-            ("state", SYSTEM),
+            ("state.changed", SYSTEM),
             ("device.removed", "token:x"),
             ("devices", SYSTEM),
-            ("state", "device:h_x"),
+            ("state.changed", "device:h_x"),
         ] {
             let event =
                 NewEvent::new(Wall::from_millis(5), kind, (Object::Device, host), "because", principal);
@@ -439,7 +439,7 @@ mod tests {
         uplink(&mut conn, UPLINK_LOST, 5).await;
         let many = "insert into events (at, kind, object, cause, principal)
                     with recursive n (n) as (select 1 union all select n + 1 from n where n < 100001)
-                    select 6, 'state', 'host', '', 'system' from n";
+                    select 6, 'state.changed', 'host', '', 'system' from n";
         sqlx::query(many).execute(&mut *conn).await.unwrap();
         assert_eq!(cut_off_since(&mut conn).await.unwrap(), Some(Wall::from_millis(5)));
         uplink(&mut conn, UPLINK_BACK, 7).await;
@@ -457,7 +457,9 @@ mod tests {
             (false, "device", &[1, 3, 6, 8][..]),
             (true, "device", &[1, 3, 6, 8]),
             (false, "state", &[2, 5, 7, 10]),
+            (false, "state.changed", &[2, 5, 7, 10]),
             (true, "state", &[]),
+            (true, "state.changed", &[]),
             (false, "device.created", &[1, 6]),
             (true, "devices", &[]),
             (false, "devic", &[]),
@@ -503,7 +505,7 @@ mod tests {
         assert_eq!((rows[0].principal.as_str(), rows[1].principal.as_str()), ("device:h_x", SYSTEM));
         let ended: serde_json::Value = serde_json::from_str(&rows[1].data).unwrap();
         assert_eq!(ended["id"], format!("a_{}", Id::from_i64(9)));
-        assert_eq!((rows[0].kind.as_str(), rows[0].object.as_str()), ("state", "service"));
+        assert_eq!((rows[0].kind.as_str(), rows[0].object.as_str()), ("state.changed", "service"));
         assert_eq!(rows[0].data, r#"{"from":"ok","state_type":"hard","to":"critical"}"#);
     }
 
@@ -529,7 +531,7 @@ mod tests {
         }
         assert!(add_past(&mut conn, &event, 14).await.is_err());
         drop(conn);
-        let state = EventFilter { kind: Some("state"), ..EventFilter::default() };
+        let state = EventFilter { kind: Some("state.changed"), ..EventFilter::default() };
         let newest = store.events(Span::Before(i64::MAX), &state, 5).await.unwrap();
         assert_eq!(seqs(&newest), [20, 17, 15, 14, 5]);
         assert_eq!((newest[2].at, newest[2].object.as_str()), (Wall::from_millis(1), "host"));

@@ -51,7 +51,7 @@ impl FromRow<'_, SqliteRow> for EventRow {
 pub struct EventFilter<'a> {
     /// Events about this host, device or other object.
     pub object: Option<Id>,
-    /// A whole kind (`state`) or its first part (`device` for `device.created`).
+    /// A whole kind (`state.changed`) or its first part (`device` for `device.created`).
     pub kind: Option<&'a str>,
     /// Events of an object at this time or later.
     pub from: Option<Wall>,
@@ -177,18 +177,19 @@ macro_rules! of_object {
 /// The audit view: actions of users, tokens and devices, without state changes by results that they
 /// sent. The conditions match those of the indexes.
 pub(super) const ALL: [&str; 2] = both_ways!(select, "true");
-pub(super) const AUDIT: [&str; 2] = both_ways!(select, "e.principal != 'system' and e.kind != 'state'");
+pub(super) const AUDIT: [&str; 2] =
+    both_ways!(select, "e.principal != 'system' and e.kind != 'state.changed'");
 pub(super) const OF_OBJECT: [&str; 2] = both_ways!(select, of_object!(""));
 /// The same without events of some topics.
 pub(super) const WITHOUT_TOPICS: [&str; 2] = both_ways!(select, not_of_topics!("$3"));
 pub(super) const WITHOUT_TOPICS_OF_OBJECT: [&str; 2] =
     both_ways!(select, of_object!(concat!(" and ", not_of_topics!("$7"))));
 pub(super) const AUDIT_OF_OBJECT: [&str; 2] =
-    both_ways!(select, of_object!(" and e.principal != 'system' and e.kind != 'state'"));
+    both_ways!(select, of_object!(" and e.principal != 'system' and e.kind != 'state.changed'"));
 /// `$3`: one kind.
 pub(super) const OF_KIND: [&str; 2] = both_ways!(numbers, "e.kind = $3");
 pub(super) const AUDIT_OF_KIND: [&str; 2] =
-    both_ways!(numbers, "e.kind = $3 and e.principal != 'system' and e.kind != 'state'");
+    both_ways!(numbers, "e.kind = $3 and e.principal != 'system' and e.kind != 'state.changed'");
 
 /// The kinds of a family that occur, each found by one step in the index. `$1`: the family.
 pub(super) const KINDS: &str = "

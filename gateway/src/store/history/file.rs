@@ -18,7 +18,7 @@ use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 use super::super::events::{self, NewEvent};
 use super::super::files::{self, HISTORY_FILE, OLD_HISTORY_FILE, is_damage};
 use super::super::{
-    BUSY, HISTORY, Newer, Step, Store, Trouble, Tx, migrate, migrations, pools, step, trouble,
+    BUSY, HISTORY, MigrationStep, Newer, Store, Trouble, Tx, migrate, migrations, pools, step, trouble,
 };
 use super::blocks::{self, Table};
 use crate::clock;
@@ -28,7 +28,7 @@ const SET_ASIDE: [&str; 2] = ["history.db.damaged-", "history-1.db.damaged-"];
 /// The ending of such a name, with the time.
 const DAMAGED: &str = "damaged";
 /// The first schema, which had a row for each sample.
-pub(super) const OLD: [Step; 1] = [step(1, "init", include_str!("old_schema.sql"))];
+pub(super) const OLD: [MigrationStep; 1] = [step(1, "init", include_str!("old_schema.sql"))];
 /// Damaged blocks that readers may note until a step moves them aside. Later readers find the others.
 const MAX_NOTED: usize = 1_000;
 /// The time for readers to finish before a damaged file is moved.

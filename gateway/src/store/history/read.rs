@@ -53,13 +53,13 @@ async fn gone(conn: &mut SqliteConnection, table: Table) -> sqlx::Result<i64> {
 }
 
 /// Decoded blocks, and the keys of those that are damaged.
-pub(super) struct Found<T> {
+pub(super) struct DecodedBlocks<T> {
     pub blocks: Vec<(i64, Vec<T>)>,
     pub damaged: Vec<i64>,
 }
 
-fn found<T>(blocks: Vec<Block>, decode: impl Fn(i64, &[u8]) -> Result<Vec<T>, Damaged>) -> Found<T> {
-    let mut found = Found { blocks: Vec::with_capacity(blocks.len()), damaged: Vec::new() };
+fn found<T>(blocks: Vec<Block>, decode: impl Fn(i64, &[u8]) -> Result<Vec<T>, Damaged>) -> DecodedBlocks<T> {
+    let mut found = DecodedBlocks { blocks: Vec::with_capacity(blocks.len()), damaged: Vec::new() };
     for (key, data) in blocks {
         match decode(key, &data) {
             Ok(content) => found.blocks.push((key, content)),
@@ -70,12 +70,12 @@ fn found<T>(blocks: Vec<Block>, decode: impl Fn(i64, &[u8]) -> Result<Vec<T>, Da
 }
 
 /// Decodes blocks of samples.
-pub(super) fn samples(blocks: Vec<Block>) -> Found<Point> {
+pub(super) fn samples(blocks: Vec<Block>) -> DecodedBlocks<Point> {
     found(blocks, |key, data| block::decode_raw(key, blocks::start(key), data))
 }
 
 /// Decodes blocks of buckets that are `width` wide.
-pub(super) fn buckets(blocks: Vec<Block>, width: Second) -> Found<Bucket> {
+pub(super) fn buckets(blocks: Vec<Block>, width: Second) -> DecodedBlocks<Bucket> {
     found(blocks, |key, data| block::decode_buckets(key, blocks::start(key), width, data))
 }
 

@@ -33,7 +33,7 @@ const CHECKED: i64 = 1_000;
 /// Cached numbers of series.
 #[derive(Default)]
 pub struct SeriesCache {
-    hosts: HashMap<HostId, Vec<Known>>,
+    hosts: HashMap<HostId, Vec<CachedSeries>>,
     count: usize,
     /// The counters among all series, also of those that are not cached.
     counters: HashSet<u32>,
@@ -43,7 +43,7 @@ pub struct SeriesCache {
     full_on: Second,
 }
 
-struct Known {
+struct CachedSeries {
     service: Box<str>,
     label: Box<str>,
     uom: Box<str>,
@@ -59,7 +59,7 @@ struct Name<'a> {
     uom: &'a str,
 }
 
-impl Known {
+impl CachedSeries {
     fn is_of(&self, name: Name<'_>) -> bool {
         *self.label == *name.label && *self.service == *name.service
     }
@@ -91,7 +91,7 @@ impl SeriesCache {
         let of_host = self.hosts.entry(name.host).or_default();
         let before = of_host.len();
         of_host.retain(|known| !known.is_of(name));
-        of_host.push(Known {
+        of_host.push(CachedSeries {
             service: name.service.into(),
             label: name.label.into(),
             uom: name.uom.into(),

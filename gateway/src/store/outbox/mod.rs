@@ -269,7 +269,7 @@ pub async fn is_superseded(conn: &mut SqliteConnection, id: i64) -> sqlx::Result
 
 /// Selects messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub enum Filter {
     All,
     Waiting,
     Sent,
@@ -282,20 +282,20 @@ pub enum Wanted {
 /// Fails when the database cannot be read.
 pub async fn list(
     conn: &mut SqliteConnection,
-    wanted: Wanted,
+    wanted: Filter,
     before: i64,
     limit: i64,
 ) -> sqlx::Result<Vec<MessageRow>> {
     let sql = match wanted {
-        Wanted::All => "select * from outbox where id < $1 order by id desc limit $2",
-        Wanted::Waiting => {
+        Filter::All => "select * from outbox where id < $1 order by id desc limit $2",
+        Filter::Waiting => {
             "select * from outbox where id < $1 and sent_at is null and given_up_at is null
              order by id desc limit $2"
         }
-        Wanted::Sent => {
+        Filter::Sent => {
             "select * from outbox where id < $1 and sent_at is not null order by id desc limit $2"
         }
-        Wanted::GivenUp => {
+        Filter::GivenUp => {
             "select * from outbox where id < $1 and given_up_at is not null order by id desc limit $2"
         }
     };

@@ -11,7 +11,7 @@ use fleetgate_engine::id::{Id, RentalId};
 use fleetgate_engine::rental::events::{Kind, entering};
 use fleetgate_engine::rental::life::{EndReason, Life, State};
 use fleetgate_engine::rental::phase::HANDOVER_TAKES;
-use fleetgate_engine::rental::transitions::{self, Known, transitions};
+use fleetgate_engine::rental::transitions::{self, StateAt, transitions};
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::SqliteConnection;
 
@@ -204,7 +204,7 @@ fn over(rental: &Rental, at: Wall) -> Option<EndReason> {
 }
 
 /// Returns what came by the time after a known state.
-fn passed(rental: &Rental, known: Known, to: Wall) -> Vec<Happened> {
+fn passed(rental: &Rental, known: StateAt, to: Wall) -> Vec<Happened> {
     let mut was = known.1;
     let mut all = Vec::new();
     for (at, state) in transitions(&rental.life, known, to) {
@@ -216,7 +216,7 @@ fn passed(rental: &Rental, known: Known, to: Wall) -> Vec<Happened> {
 }
 
 /// Returns what was announced last. `None`: nothing, because the rental is older than the events.
-async fn known(conn: &mut SqliteConnection, rental: Id) -> sqlx::Result<Option<Known>> {
+async fn known(conn: &mut SqliteConnection, rental: Id) -> sqlx::Result<Option<StateAt>> {
     let sql = "select announced_at, announced_state from rentals
                where id = $1 and announced_at is not null and announced_state is not null";
     let found: Option<(i64, String)> = sqlx::query_as(sql).bind(rental.as_i64()).fetch_optional(conn).await?;
@@ -238,7 +238,7 @@ pub(super) async fn readable(tx: &mut SqliteConnection, rental: Id) -> sqlx::Res
 }
 
 /// Stores what was announced, and when time alone brings the next event.
-async fn remember(tx: &mut SqliteConnection, rental: &Rental, known: Known) -> sqlx::Result<()> {
+async fn remember(tx: &mut SqliteConnection, rental: &Rental, known: StateAt) -> sqlx::Result<()> {
     let sql = "update rentals set announced_at = $2, announced_state = $3, announce_at = $4 where id = $1";
     sqlx::query(sql)
         .bind(rental.id.as_i64())
@@ -251,7 +251,7 @@ async fn remember(tx: &mut SqliteConnection, rental: &Rental, known: Known) -> s
 }
 
 /// Returns when time alone brings the next event of a rental.
-fn due(life: &Life, known: Known) -> Option<Wall> {
+fn due(life: &Life, known: StateAt) -> Option<Wall> {
     let at = transitions::next(life, known)?;
     // The handover at the begin may be on its way.
     Some(if life.state(at) == State::Delayed { at + HANDOVER_TAKES } else { at })

@@ -196,7 +196,7 @@ fn reason(rental: &Rental, at: Wall) -> EndReason {
 
 /// Selects events.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Wanted {
+pub struct Filter {
     pub rental: Option<Id>,
     pub customer: Option<Id>,
 }
@@ -217,7 +217,7 @@ macro_rules! numbers {
 /// Fails when the database cannot be read.
 pub async fn list(
     conn: &mut SqliteConnection,
-    wanted: Wanted,
+    wanted: Filter,
     (after, through): (i64, i64),
     limit: i64,
 ) -> sqlx::Result<Vec<EventRow>> {

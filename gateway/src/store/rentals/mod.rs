@@ -262,7 +262,7 @@ use state_at;
 
 /// Selects rentals.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Wanted<'a> {
+pub struct Filter<'a> {
     /// That of the booking.
     pub external_ref: Option<&'a str>,
     pub device: Option<HostId>,
@@ -292,7 +292,7 @@ const LIST: &str = select!(concat!(
 /// Fails when the database cannot be read.
 pub async fn list(
     conn: &mut SqliteConnection,
-    wanted: Wanted<'_>,
+    wanted: Filter<'_>,
     now: Wall,
     (before, limit): (i64, i64),
 ) -> sqlx::Result<Vec<Entry<Rental>>> {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use fleetgate_engine::id::{HostId, Id, RentalId};
 use fleetgate_engine::messages::GATEWAY;
-use fleetgate_engine::rental::notices::{Known, Problem, Rented, Shown, Stage};
+use fleetgate_engine::rental::notices::{KnownProblems, Problem, Rented, Shown, Stage};
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow as _, Row as _};
@@ -94,7 +94,7 @@ pub async fn rented(conn: &mut SqliteConnection, rental: &Rental, now: Wall) -> 
 ///
 /// # Errors
 /// Fails when the database cannot be read or a row is invalid.
-pub async fn known(conn: &mut SqliteConnection, rental: RentalId) -> sqlx::Result<Known> {
+pub async fn known(conn: &mut SqliteConnection, rental: RentalId) -> sqlx::Result<KnownProblems> {
     let sql = "select * from rental_problems where rental = $1";
     let rows = sqlx::query(sql).bind(rental.as_i64()).fetch_all(conn).await?;
     rows.iter().map(|row| Ok((row.try_get("service")?, problem(row)?))).collect()
@@ -116,7 +116,7 @@ fn problem(row: &SqliteRow) -> sqlx::Result<Problem> {
 ///
 /// # Errors
 /// Fails when the database cannot be written.
-pub async fn keep(tx: &mut SqliteConnection, rental: RentalId, known: &Known) -> sqlx::Result<()> {
+pub async fn keep(tx: &mut SqliteConnection, rental: RentalId, known: &KnownProblems) -> sqlx::Result<()> {
     let sql = "delete from rental_problems where rental = $1";
     sqlx::query(sql).bind(rental.as_i64()).execute(&mut *tx).await?;
     for (service, problem) in known {

@@ -231,7 +231,7 @@ const INCIDENTS: Rows = Rows {
 const EVENTS: Rows = Rows {
     table: "events",
     id: "seq",
-    old: "x.at < iif(x.principal <> 'system' and x.kind <> 'state', $3, $2)",
+    old: "x.at < iif(x.principal <> 'system' and x.kind <> 'state.changed', $3, $2)",
     time: Some("x.at"),
     free: "not exists (select 1 from notices n where n.event = x.seq)
            and not exists (select 1 from notices_held s where s.event = x.seq)",

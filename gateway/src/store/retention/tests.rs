@@ -38,7 +38,7 @@ async fn scene() -> (Store, tempfile::TempDir) {
 async fn told(store: &Store, n: i64, at: i64, incident: i64) {
     for sql in [
         "insert into events (seq, at, kind, object, object_id, cause, principal)
-         values ($1, $2, 'state', 'host', 7, '', 'system')",
+         values ($1, $2, 'state.changed', 'host', 7, '', 'system')",
         "insert into notices (id, at, event, host, host_name, kind, problem, from_state, to_state, output, since,
                               routed_at, incident)
          values ($1, $2, $1, 7, 'cam-07', 'problem', 1, 'up', 'down', '', $2, $2, nullif($3, 0))",
@@ -128,7 +128,8 @@ async fn the_audit_has_a_time_of_its_own() {
     run(
         &store,
         &["insert into events (seq, at, kind, object, object_id, cause, principal)
-           values (1, 10, 'device.created', 'device', 7, '', 'user:ada'), (2, 10, 'state', 'host', 7, '', 'device:7'),
+           values (1, 10, 'device.created', 'device', 7, '', 'user:ada'),
+                  (2, 10, 'state.changed', 'host', 7, '', 'device:7'),
                   (3, 600, 'device.removed', 'device', 7, '', 'token:t'), (4, 10, 'host.asleep', 'host', 7, '', 'system')"],
     )
     .await;
@@ -306,7 +307,7 @@ async fn intervals_are_kept_for_years_beside_events_that_are_not() {
             "insert into intervals (id, host, service, series, value, began_at, ended_at)
              values (1, 7, '', 'state', 'up', 1, 99), (2, 7, '', 'state', 'down', 99, 100)",
             "insert into events (seq, at, kind, object, object_id, cause, principal)
-             values (1, 100, 'state', 'host', 7, '', 'system')",
+             values (1, 100, 'state.changed', 'host', 7, '', 'system')",
         ],
     )
     .await;

@@ -29,8 +29,8 @@ from hosts h, json_each('["job-0","job-1","job-2"]') s;
 insert into events (at, kind, object, object_id, service, cause, evidence, data, principal)
 with recursive n (n) as (select 0 union all select n + 1 from n where n + 1 < $2)
 select $3 - ($2 - n) * 6307,
-       case when n % 20 then 'state' when n % 200000 = 100 then 'uplink.lost' when n % 200000 = 120 then 'uplink.back'
-            when n % 1000 = 0 then 'device.changed' when n % 1000 = 20 then 'downtime.created'
+       case when n % 20 then 'state.changed' when n % 200000 = 100 then 'uplink.lost'
+            when n % 200000 = 120 then 'uplink.back' when n % 1000 = 0 then 'device.changed' when n % 1000 = 20 then 'downtime.created'
             else 'tunnel.endpoint_moved' end,
        iif(n % 20, 'service', 'device'), 1 + n * 7919 % $1, iif(n % 20, 'job-1', null), 'no answer', '41% used',
        iif(n % 20, '{"from":"ok","to":"critical","state_type":"soft"}', '{}'),

@@ -17,11 +17,11 @@ pub type Said = (String, bool, &'static str, &'static str);
 pub struct Belief {
     pub host: HostStatus,
     told_down: bool,
-    pub services: BTreeMap<String, Known>,
+    pub services: BTreeMap<String, ServiceBelief>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Known {
+pub struct ServiceBelief {
     pub status: Option<Status>,
     pub stale: bool,
     told: Option<Status>,
@@ -73,7 +73,7 @@ impl Belief {
     }
 }
 
-impl Known {
+impl ServiceBelief {
     fn tell(&mut self, name: &str, status: Status) -> Option<Said> {
         let before = self.told.unwrap_or(Status::Ok);
         self.told = Some(status).filter(|s| *s != Status::Ok);

@@ -44,18 +44,18 @@ impl Hasher for Identity {
 /// A flow that was found, and the hash of the key that found it. It may have ended since, and its place may have
 /// another flow.
 #[derive(Clone, Copy)]
-struct Found {
+struct RecentFlow {
     hash: u64,
     at: (Slot, Direction),
 }
 
 /// The flows that were found last, by hash. One that comes to the place of another one takes it.
-struct Recent(Box<[Found; RECENT]>);
+struct Recent(Box<[RecentFlow; RECENT]>);
 
 impl Default for Recent {
     fn default() -> Self {
         // None of them needs a mark as empty: a flow shows by its key whether it is meant.
-        Recent(Box::new([Found { hash: 0, at: (0, Direction::Out) }; RECENT]))
+        Recent(Box::new([RecentFlow { hash: 0, at: (0, Direction::Out) }; RECENT]))
     }
 }
 
@@ -139,7 +139,7 @@ impl Flows {
             return Some(recent.at);
         }
         let at = self.index.get(&hash).copied().filter(|at| self.is_at(*at, key))?;
-        self.recent.0[place] = Found { hash, at };
+        self.recent.0[place] = RecentFlow { hash, at };
         Some(at)
     }
 

@@ -7,7 +7,7 @@ use crate::messages::{
     DropReason, ExplainRequest, ExplainSource, ExplainTarget, Explanation, FlowEnd, GrantProtocol, GrantSpec,
     GrantTarget, PolicyChange,
 };
-use crate::time::{Now, Step};
+use crate::time::{ClockStep, Now};
 
 fn ping() -> Vec<u8> {
     echo(OPERATOR[0], DEVICE[0], true, 7)
@@ -214,7 +214,7 @@ fn the_first_reading_of_the_clock_is_no_step() {
         limits: Default::default(),
     };
     world.forwarder = crate::forward::Forwarder::new(config);
-    let step = Step::between(Now::default(), world.now);
+    let step = ClockStep::between(Now::default(), world.now);
     assert!(step.is_some());
     world.forwarder.clock(step, world.now);
     world.change(PolicyChange::Source(source(1, OPERATOR, None)));

@@ -17,7 +17,7 @@ use crate::messages::{
     DropReason, FlowRecord, Gate, GrantAccess, GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget,
     PolicyChange, SourceOwner, SourceSpec, TargetAddress, TargetId, TargetSpec,
 };
-use crate::time::{Mono, Now, Step, Wall};
+use crate::time::{ClockStep, Mono, Now, Wall};
 
 pub const OPERATOR: [&str; 2] = ["10.0.0.1", "fd00::1"];
 pub const VIEWER: [&str; 2] = ["10.0.0.2", "fd00::2"];
@@ -192,7 +192,7 @@ impl World {
     /// The wall clock is set, a millisecond later.
     pub fn set_clock(&mut self, to: Wall) {
         let now = Now { mono: self.now.mono + Duration::from_millis(1), wall: to };
-        let step = Step::between(self.now, now);
+        let step = ClockStep::between(self.now, now);
         self.now = now;
         self.forwarder.clock(step, now);
     }

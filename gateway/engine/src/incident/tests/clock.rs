@@ -9,7 +9,7 @@ impl Watch {
         let before = self.now();
         self.ahead_s += ahead_s;
         let now = self.now();
-        self.incidents.mind_step(Step::between(before, now).expect("a step"), now);
+        self.incidents.mind_step(ClockStep::between(before, now).expect("a step"), now);
         self.incidents.look(now);
     }
 
@@ -97,7 +97,7 @@ fn a_site_is_lost_as_one_though_the_clock_is_set_back_meanwhile() {
     watch.wait(20).set_clock(-3_600);
     // Its failure began before the clock was set back, and no incident has it yet.
     let at = watch.at();
-    watch.incidents.problem(&host(2), began, &Found::default(), true, at);
+    watch.incidents.problem(&host(2), began, &ProblemFinding::default(), true, at);
     watch.wait(20).problem(&host(3));
     let all: BTreeSet<IncidentId> = (0..4).map(|n| watch.of(&host(n))).collect();
     assert_eq!(all.len(), 1);
@@ -113,7 +113,7 @@ fn later_results_do_not_change_the_start_of_a_problem() {
     watch.wait(HOUR);
     let at = watch.at();
     // The monitor still reports the start by the earlier clock.
-    (0..2).for_each(|n| drop(watch.incidents.problem(&host(n), began, &Found::default(), true, at)));
+    (0..2).for_each(|n| drop(watch.incidents.problem(&host(n), began, &ProblemFinding::default(), true, at)));
     watch.problem(&host(2));
     assert_eq!(watch.matter().cause, CauseKind::HostDown, "two of an hour ago are no lost site");
 }

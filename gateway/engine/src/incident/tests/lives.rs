@@ -78,7 +78,7 @@ impl Watch {
                 Some(began) => drop(self.incidents.problem(
                     &host(n),
                     *began,
-                    &Found::default(),
+                    &ProblemFinding::default(),
                     !truth.is_cut_off(n),
                     at,
                 )),

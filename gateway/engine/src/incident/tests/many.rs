@@ -217,7 +217,7 @@ fn routers_that_go_down_together_take_in_the_hosts_behind_them_and_those_that_st
     watch.wait(600).well(&host(2));
     let still = |watch: &mut Watch, n| {
         let at = watch.at();
-        watch.incidents.problem(&host(n), began, &Found::default(), true, at)
+        watch.incidents.problem(&host(n), began, &ProblemFinding::default(), true, at)
     };
     assert_eq!(still(&mut watch, 16), Assigned { left: Some(crowd), known: None });
     let own = watch.of(&host(16));
@@ -274,7 +274,10 @@ fn a_host_that_stays_down_after_its_router_recovers_leaves_an_unacknowledged_inc
     watch.wait(600).well(&host(2));
     for left in [Some(crowd), None, None] {
         let at = watch.at();
-        assert_eq!(watch.incidents.problem(&host(16), began, &Found::default(), true, at).left, left);
+        assert_eq!(
+            watch.incidents.problem(&host(16), began, &ProblemFinding::default(), true, at).left,
+            left
+        );
         assert_ne!(watch.of(&host(16)), crowd);
     }
 }
@@ -314,7 +317,7 @@ fn hosts_that_fell_together_long_before_they_are_placed_are_one() {
     watch.wait(21_600);
     for n in 0..10 {
         let at = watch.wait(1).at();
-        watch.incidents.problem(&host(n), began, &Found::default(), true, at);
+        watch.incidents.problem(&host(n), began, &ProblemFinding::default(), true, at);
     }
     let north = watch.of(&host(0));
     assert!((0..10).all(|n| watch.of(&host(n)) == north));
@@ -332,7 +335,10 @@ fn an_unreachable_host_two_levels_behind_a_router_leaves_when_the_router_recover
     let began = watch.now().wall;
     watch.wait(600).well(&host(0));
     let at = watch.at();
-    assert_eq!(watch.incidents.problem(&host(21), began, &Found::default(), true, at).left, Some(crowd));
+    assert_eq!(
+        watch.incidents.problem(&host(21), began, &ProblemFinding::default(), true, at).left,
+        Some(crowd)
+    );
 }
 
 #[test]

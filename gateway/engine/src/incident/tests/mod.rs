@@ -76,7 +76,7 @@ impl Watch {
     /// Reports the state of a service that fails.
     fn reads(&mut self, object: &CheckableId, status: Status, reading: &str) {
         let (at, reading) = (self.at(), Some(reading.to_owned()));
-        let found = Found { status: Some(status), reading };
+        let found = ProblemFinding { status: Some(status), reading };
         self.incidents.problem(object, at.now.wall, &found, true, at);
     }
 
@@ -124,8 +124,8 @@ impl Watch {
 }
 
 /// A failing service is critical, and no limit explains it.
-fn critical(object: &CheckableId) -> Found {
-    Found { status: object.service.as_ref().map(|_| Status::Critical), reading: None }
+fn critical(object: &CheckableId) -> ProblemFinding {
+    ProblemFinding { status: object.service.as_ref().map(|_| Status::Critical), reading: None }
 }
 
 fn ack() -> IncidentAck {
@@ -380,7 +380,10 @@ fn a_router_of_which_several_services_failed_first_heads_its_incident_once_it_is
     let (router, began) = (watch.of(&host(0)), watch.now().wall);
     watch.wait(600).well(&host(0));
     let at = watch.at();
-    assert_eq!(watch.incidents.problem(&host(1), began, &Found::default(), true, at).left, Some(router));
+    assert_eq!(
+        watch.incidents.problem(&host(1), began, &ProblemFinding::default(), true, at).left,
+        Some(router)
+    );
 }
 
 #[test]

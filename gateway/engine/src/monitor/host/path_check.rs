@@ -30,7 +30,7 @@ pub struct PathQuestion {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Step {
+pub enum PathStep {
     ProbeRequest(PathQuestion),
     Known(PathCheck),
 }
@@ -49,15 +49,15 @@ impl PathQuestion {
         }
     }
 
-    pub fn take(self, answer: &ProbeReply) -> Step {
-        let ProbeReply::Echo(echo) = answer else { return Step::Known(PathCheck::NotAsked) };
+    pub fn take(self, answer: &ProbeReply) -> PathStep {
+        let ProbeReply::Echo(echo) = answer else { return PathStep::Known(PathCheck::NotAsked) };
         match (came_back(echo), self.large_lost) {
-            (Came::NotSent, _) => Step::Known(PathCheck::NotAsked),
-            (Came::None, false) => Step::ProbeRequest(PathQuestion { large_lost: true, ..self }),
-            (Came::None, true) => Step::Known(PathCheck::Silent),
-            (Came::Some, _) => Step::Known(PathCheck::Lossy),
-            (Came::All, false) => Step::Known(PathCheck::LargeAnswered),
-            (Came::All, true) => Step::Known(PathCheck::LargeLost),
+            (Came::NotSent, _) => PathStep::Known(PathCheck::NotAsked),
+            (Came::None, false) => PathStep::ProbeRequest(PathQuestion { large_lost: true, ..self }),
+            (Came::None, true) => PathStep::Known(PathCheck::Silent),
+            (Came::Some, _) => PathStep::Known(PathCheck::Lossy),
+            (Came::All, false) => PathStep::Known(PathCheck::LargeAnswered),
+            (Came::All, true) => PathStep::Known(PathCheck::LargeLost),
         }
     }
 }
@@ -99,8 +99,8 @@ mod tests {
         let mut asked = PathQuestion::new(PeerId::from_i64(1), [172, 24, 0, 2].into());
         for n in answers {
             match asked.take(&echo(*n)) {
-                Step::Known(check) => return check,
-                Step::ProbeRequest(next) => asked = next,
+                PathStep::Known(check) => return check,
+                PathStep::ProbeRequest(next) => asked = next,
             }
         }
         panic!("it ends")
@@ -125,8 +125,8 @@ mod tests {
     fn an_echo_that_could_not_be_sent_yields_no_path_check() {
         let asked = PathQuestion::new(PeerId::from_i64(1), [172, 24, 0, 2].into());
         let none = ProbeReply::Echo(EchoReply { sent: 0, rtts: Vec::new(), failure: None });
-        assert_eq!(asked.take(&none), Step::Known(NotAsked));
-        assert_eq!(asked.take(&ProbeReply::Refused("no".into())), Step::Known(NotAsked));
+        assert_eq!(asked.take(&none), PathStep::Known(NotAsked));
+        assert_eq!(asked.take(&ProbeReply::Refused("no".into())), PathStep::Known(NotAsked));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::monitor::dependency;
 use crate::monitor::dependency::DependsOn;
 use crate::monitor::host::Host;
 use crate::monitor::host::path_check;
-use crate::monitor::host::path_check::{OTHER_TIMEOUT, PathQuestion, Step};
+use crate::monitor::host::path_check::{OTHER_TIMEOUT, PathQuestion, PathStep};
 use crate::monitor::interpret;
 use crate::monitor::interpret::{Finding, Meaning, nor_at};
 use crate::monitor::notification::records::surroundings;
@@ -192,15 +192,15 @@ impl Host {
         let Unanswered { answer: first, silent, path } = unanswered;
         let spec = &self.services[i].spec;
         match (path.take(answer), &spec.check, first) {
-            (Step::ProbeRequest(path), _, answer) => {
+            (PathStep::ProbeRequest(path), _, answer) => {
                 self.probe_path_of(i, Unanswered { answer, silent, path }, ctx);
             }
-            (Step::Known(path), Check::Tcp { port }, ProbeReply::Connect(outcome)) => {
+            (PathStep::Known(path), Check::Tcp { port }, ProbeReply::Connect(outcome)) => {
                 let meaning = nor_at(interpret::connect(*port, &outcome, spec.timing.timeout), silent);
                 self.services[i].note_path(path);
                 self.conclude(i, meaning, Via::Tunnel, ctx);
             }
-            (Step::Known(_), ..) => self.discard(i, ctx),
+            (PathStep::Known(_), ..) => self.discard(i, ctx),
         }
     }
 

@@ -18,7 +18,7 @@ use crate::time::Wall;
 use crate::monitor::context::{Ctx, ProbeOwner};
 use crate::monitor::host::Host;
 use crate::monitor::host::path_check;
-use crate::monitor::host::path_check::{OTHER_TIMEOUT, PathQuestion, Step};
+use crate::monitor::host::path_check::{OTHER_TIMEOUT, PathQuestion, PathStep};
 use crate::monitor::host::session::{Aside, Session, Stalled};
 use crate::monitor::interpret;
 use crate::monitor::interpret::{Finding, Meaning, SENSORS};
@@ -204,8 +204,8 @@ impl Host {
 
     fn weigh_path(&mut self, session: Session, stalled: Stalled, answer: &ProbeReply, ctx: &mut Ctx<'_>) {
         match stalled.path.take(answer) {
-            Step::ProbeRequest(path) => self.go_on_with_path(session, Stalled { path, ..stalled }, ctx),
-            Step::Known(path) => self.read_session(&session, &stalled.answer, path, ctx),
+            PathStep::ProbeRequest(path) => self.go_on_with_path(session, Stalled { path, ..stalled }, ctx),
+            PathStep::Known(path) => self.read_session(&session, &stalled.answer, path, ctx),
         }
     }
 

@@ -55,7 +55,7 @@ struct Silence {
 
 /// The next action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum SilenceAction {
     /// Check other hosts now.
     ProbeRequest,
     /// The gateway is cut off.
@@ -142,17 +142,17 @@ impl FleetSilence {
     }
 
     /// Records that the uplink check reports no uplink.
-    pub fn suspect_uplink(&mut self, now: Mono) -> Option<Step> {
+    pub fn suspect_uplink(&mut self, now: Mono) -> Option<SilenceAction> {
         if self.phase != Phase::Calm {
             return None;
         }
         self.phase = Phase::Asking { since: now, crowd: false, told: false };
-        Some(Step::ProbeRequest)
+        Some(SilenceAction::ProbeRequest)
     }
 
     /// Records that the uplink is back. Hosts that are silent now are evaluated by themselves,
     /// unless they are so many that the gateway is still suspected.
-    pub fn excuse(&mut self, now: Mono) -> Option<Step> {
+    pub fn excuse(&mut self, now: Mono) -> Option<SilenceAction> {
         let is_small = self.count(now) < FEWEST;
         match self.phase {
             Phase::Asking { crowd: false, told: false, .. } => {
@@ -167,7 +167,7 @@ impl FleetSilence {
     /// Records that the uplink check is ok; `proved`: an address outside replied. Hosts that stay
     /// silent long enough meanwhile are silent by themselves. A few silent hosts never pointed to
     /// the gateway; only the uplink check did.
-    pub fn clear_sky(&mut self, proved: bool, now: Mono) -> Option<Step> {
+    pub fn clear_sky(&mut self, proved: bool, now: Mono) -> Option<SilenceAction> {
         let Phase::Lost { since, .. } = self.phase else { return None };
         let believed = proved || self.count(now) < FEWEST;
         let long = now.since(since) >= CLEAR_SKY.max(self.window);
@@ -175,12 +175,12 @@ impl FleetSilence {
     }
 
     /// Treats the hosts that are silent so far as explained.
-    fn probe_again(&mut self, now: Mono) -> Option<Step> {
+    fn probe_again(&mut self, now: Mono) -> Option<SilenceAction> {
         self.weighed = now;
         self.silent.clear();
         self.back.clear();
         self.phase = Phase::Asking { since: now, crowd: false, told: true };
-        Some(Step::ProbeRequest)
+        Some(SilenceAction::ProbeRequest)
     }
 
     /// Whether silence proves nothing now.
@@ -205,7 +205,7 @@ impl FleetSilence {
     }
 
     /// Records a changed host; `None`: it is removed.
-    pub fn note(&mut self, id: HostId, member: Option<Member>, now: Mono) -> Option<Step> {
+    pub fn note(&mut self, id: HostId, member: Option<Member>, now: Mono) -> Option<SilenceAction> {
         let was_up = self.up.remove(&id);
         self.asleep.remove(&id);
         let Some(member) = member else {
@@ -239,12 +239,12 @@ impl FleetSilence {
     }
 
     /// Suspects the gateway, because so many hosts fell silent.
-    fn suspect(&mut self, now: Mono) -> Option<Step> {
+    fn suspect(&mut self, now: Mono) -> Option<SilenceAction> {
         match &mut self.phase {
             Phase::Calm => {
                 self.back.clear();
                 self.phase = Phase::Asking { since: now, crowd: true, told: false };
-                Some(Step::ProbeRequest)
+                Some(SilenceAction::ProbeRequest)
             }
             Phase::Asking { crowd, .. } | Phase::Lost { crowd, .. } => {
                 *crowd = true;
@@ -255,7 +255,7 @@ impl FleetSilence {
 
     /// Clears the gateway, because a host is heard. While the uplink check finds no uplink, this
     /// does not apply if many are silent.
-    fn on_result(&mut self, at: Option<Mono>, now: Mono) -> Option<Step> {
+    fn on_result(&mut self, at: Option<Mono>, now: Mono) -> Option<SilenceAction> {
         let (since, crowd, told) = match self.phase {
             Phase::Calm => return None,
             Phase::Asking { since, crowd, told } => (since, crowd, told),
@@ -270,11 +270,11 @@ impl FleetSilence {
             return None;
         }
         self.clear_suspicion(crowd || told, now);
-        told.then_some(Step::Back)
+        told.then_some(SilenceAction::Back)
     }
 
     /// Decides once the wait for other hosts is over.
-    pub fn look(&mut self, now: Mono) -> Option<Step> {
+    pub fn look(&mut self, now: Mono) -> Option<SilenceAction> {
         let Phase::Asking { since, crowd, told } = self.phase else { return None };
         if since + PATIENCE > now {
             return None;
@@ -282,11 +282,16 @@ impl FleetSilence {
         let dark = self.sky == UplinkStatus::Dark;
         if !crowd && !dark {
             self.clear_suspicion(told, now);
-            return told.then_some(Step::Seen);
+            return told.then_some(SilenceAction::Seen);
         }
         let of = self.count(now);
         self.phase = Phase::Lost { since: now, crowd, explained: dark };
-        (!told).then_some(Step::Lost(Loss { lost: self.silent.len(), of, within: self.window, crowd }))
+        (!told).then_some(SilenceAction::Lost(Loss {
+            lost: self.silent.len(),
+            of,
+            within: self.window,
+            crowd,
+        }))
     }
 
     /// `weighed`: the decision covered all hosts that are silent.
@@ -344,11 +349,11 @@ mod tests {
     }
 
     /// Lets these hosts fall silent at once and returns the steps.
-    fn silence(all: &mut FleetSilence, who: std::ops::Range<i64>, secs: u64) -> Vec<Step> {
+    fn silence(all: &mut FleetSilence, who: std::ops::Range<i64>, secs: u64) -> Vec<SilenceAction> {
         who.filter_map(|n| all.note(Id::from_i64(n), fails(secs), at(secs))).collect()
     }
 
-    fn on_result(all: &mut FleetSilence, n: i64, secs: u64) -> Option<Step> {
+    fn on_result(all: &mut FleetSilence, n: i64, secs: u64) -> Option<SilenceAction> {
         all.note(Id::from_i64(n), well(secs), at(secs))
     }
 
@@ -356,8 +361,8 @@ mod tests {
         all.look_up(UplinkStatus::Dark);
     }
 
-    fn lost(lost: usize, of: usize, crowd: bool) -> Option<Step> {
-        Some(Step::Lost(Loss { lost, of, within: MINUTE, crowd }))
+    fn lost(lost: usize, of: usize, crowd: bool) -> Option<SilenceAction> {
+        Some(SilenceAction::Lost(Loss { lost, of, within: MINUTE, crowd }))
     }
 
     /// Lets one host after the other fall silent, `gap` seconds apart. Returns the number after
@@ -394,14 +399,14 @@ mod tests {
         assert_eq!(silence(&mut all, 6..10, 1_000), [], "four");
         let down = Member { up: false, asleep: false, silent_since: Some(at(1_000)), good_at: None };
         (6..10).for_each(|n| assert_eq!(all.note(Id::from_i64(n), Some(down), at(1_030)), None));
-        assert_eq!(silence(&mut all, 10..11, 1_031), [Step::ProbeRequest], "five of 24");
+        assert_eq!(silence(&mut all, 10..11, 1_031), [SilenceAction::ProbeRequest], "five of 24");
         assert_eq!(all.look(at(1_061)), lost(5, 24, true));
     }
 
     #[test]
     fn one_host_that_is_heard_ends_the_doubt_and_none_makes_it_a_loss() {
         let mut all = population(10, MINUTE);
-        assert_eq!(silence(&mut all, 0..5, 10), [Step::ProbeRequest]);
+        assert_eq!(silence(&mut all, 0..5, 10), [SilenceAction::ProbeRequest]);
         assert!(all.is_doubtful());
         assert_eq!(all.note(Id::from_i64(7), well(9), at(11)), None);
         assert!(all.is_doubtful(), "that packet was older");
@@ -410,11 +415,11 @@ mod tests {
         assert_eq!(silence(&mut all, 0..5, 10), [], "they were weighed");
 
         let mut all = population(10, MINUTE);
-        assert_eq!(silence(&mut all, 0..5, 10), [Step::ProbeRequest]);
+        assert_eq!(silence(&mut all, 0..5, 10), [SilenceAction::ProbeRequest]);
         assert_eq!(all.look(at(39)), None);
         assert_eq!(all.look(at(40)), lost(5, 10, true));
         assert_eq!(all.look(at(41)), None);
-        assert_eq!(on_result(&mut all, 3, 50), Some(Step::Back));
+        assert_eq!(on_result(&mut all, 3, 50), Some(SilenceAction::Back));
         assert!(!all.is_doubtful());
     }
 
@@ -422,7 +427,7 @@ mod tests {
     #[test]
     fn a_host_that_is_no_longer_silent_without_a_proof_is_not_heard() {
         let mut all = population(10, MINUTE);
-        assert_eq!(silence(&mut all, 0..5, 10), [Step::ProbeRequest]);
+        assert_eq!(silence(&mut all, 0..5, 10), [SilenceAction::ProbeRequest]);
         assert_eq!(all.note(Id::from_i64(0), well(0), at(11)), None);
         assert!(all.is_doubtful() && all.is_silent(Id::from_i64(0)));
         assert_eq!(all.look(at(40)), lost(5, 10, true));
@@ -432,46 +437,50 @@ mod tests {
     fn a_failed_uplink_probe_needs_no_other_failures_and_a_host_that_is_heard_contradicts_it() {
         let mut all = population(2, MINUTE);
         dark(&mut all);
-        assert_eq!(all.suspect_uplink(at(10)), Some(Step::ProbeRequest));
+        assert_eq!(all.suspect_uplink(at(10)), Some(SilenceAction::ProbeRequest));
         assert!(all.is_doubtful());
         assert_eq!(on_result(&mut all, 0, 12), None);
         assert!(!all.is_doubtful(), "whatever the sentinel sees");
 
-        assert_eq!(all.suspect_uplink(at(20)), Some(Step::ProbeRequest));
+        assert_eq!(all.suspect_uplink(at(20)), Some(SilenceAction::ProbeRequest));
         assert_eq!(silence(&mut all, 0..1, 25), []);
         assert_eq!(all.look(at(50)), lost(1, 2, false));
-        assert_eq!(on_result(&mut all, 1, 60), Some(Step::Back));
+        assert_eq!(on_result(&mut all, 1, 60), Some(SilenceAction::Back));
     }
 
     #[test]
     fn while_the_uplink_probe_fails_one_host_that_is_heard_does_not_clear_many_silent_ones() {
         let mut all = population(10, MINUTE);
         dark(&mut all);
-        assert_eq!(all.suspect_uplink(at(10)), Some(Step::ProbeRequest));
+        assert_eq!(all.suspect_uplink(at(10)), Some(SilenceAction::ProbeRequest));
         assert_eq!(silence(&mut all, 0..4, 11), []);
         assert_eq!((on_result(&mut all, 9, 12), all.is_doubtful()), (None, false), "four are no crowd");
-        assert_eq!(silence(&mut all, 4..5, 20), [Step::ProbeRequest], "with those from before they are");
+        assert_eq!(
+            silence(&mut all, 4..5, 20),
+            [SilenceAction::ProbeRequest],
+            "with those from before they are"
+        );
         assert_eq!((on_result(&mut all, 9, 21), all.is_doubtful()), (None, true));
         assert_eq!(all.look(at(50)), lost(5, 10, true));
         assert_eq!((on_result(&mut all, 9, 60), all.is_doubtful()), (None, true));
         assert_eq!((all.clear_sky(true, at(70)), all.is_doubtful()), (None, true));
         all.look_up(UplinkStatus::Clear);
-        assert_eq!((all.excuse(at(3_600)), all.is_doubtful()), (Some(Step::ProbeRequest), true));
+        assert_eq!((all.excuse(at(3_600)), all.is_doubtful()), (Some(SilenceAction::ProbeRequest), true));
         assert_eq!(silence(&mut all, 4..9, 20), [], "that was explained");
-        assert_eq!(on_result(&mut all, 9, 3_601), Some(Step::Back));
+        assert_eq!(on_result(&mut all, 9, 3_601), Some(SilenceAction::Back));
     }
 
     #[test]
     fn while_the_uplink_probe_fails_the_loss_ends_when_too_few_hosts_stay_silent() {
         let mut all = population(10, MINUTE);
         dark(&mut all);
-        assert_eq!(silence(&mut all, 0..7, 10), [Step::ProbeRequest]);
+        assert_eq!(silence(&mut all, 0..7, 10), [SilenceAction::ProbeRequest]);
         assert_eq!(all.look(at(40)), lost(7, 10, true));
         assert_eq!(
             (on_result(&mut all, 9, 3_600), on_result(&mut all, 0, 3_601), on_result(&mut all, 1, 3_602)),
             (None, None, None)
         );
-        assert_eq!(on_result(&mut all, 2, 3_603), Some(Step::Back), "four are no crowd");
+        assert_eq!(on_result(&mut all, 2, 3_603), Some(SilenceAction::Back), "four are no crowd");
         assert!(!all.is_doubtful());
     }
 
@@ -480,15 +489,15 @@ mod tests {
         let mut all = population(30, MINUTE);
         let asleep = Member { up: true, asleep: true, silent_since: None, good_at: Some(at(0)) };
         (0..24).for_each(|n| assert_eq!(all.note(Id::from_i64(n), Some(asleep), at(5)), None));
-        assert_eq!(silence(&mut all, 25..30, 10), [Step::ProbeRequest]);
+        assert_eq!(silence(&mut all, 25..30, 10), [SilenceAction::ProbeRequest]);
         assert_eq!(all.look(at(40)), lost(5, 6, true));
-        assert_eq!(on_result(&mut all, 3, 50), Some(Step::Back), "it woke");
+        assert_eq!(on_result(&mut all, 3, 50), Some(SilenceAction::Back), "it woke");
 
         let mut all = population(30, MINUTE);
         (0..30).for_each(|n| assert_eq!(all.note(Id::from_i64(n), Some(asleep), at(5)), None));
         assert_eq!(
             silence(&mut all, 0..6, 10),
-            [Step::ProbeRequest],
+            [SilenceAction::ProbeRequest],
             "none of those that should have woken did"
         );
     }
@@ -497,10 +506,11 @@ mod tests {
     fn while_the_uplink_probe_fails_hosts_that_went_down_meanwhile_do_not_prolong_the_loss() {
         let mut all = population(21, MINUTE);
         dark(&mut all);
-        assert_eq!(silence(&mut all, 0..20, 10), [Step::ProbeRequest]);
+        assert_eq!(silence(&mut all, 0..20, 10), [SilenceAction::ProbeRequest]);
         assert_eq!(all.look(at(40)), lost(20, 21, true));
-        let back: Vec<Option<Step>> = (0..10).map(|n| on_result(&mut all, n, 3_600 + n as u64)).collect();
-        assert_eq!((back.iter().flatten().count(), back[9]), (1, Some(Step::Back)), "ten of twenty");
+        let back: Vec<Option<SilenceAction>> =
+            (0..10).map(|n| on_result(&mut all, n, 3_600 + n as u64)).collect();
+        assert_eq!((back.iter().flatten().count(), back[9]), (1, Some(SilenceAction::Back)), "ten of twenty");
     }
 
     #[test]
@@ -511,21 +521,24 @@ mod tests {
         assert_eq!((on_result(&mut all, 9, 20), all.is_doubtful()), (None, true));
         assert_eq!(silence(&mut all, 0..5, 30), []);
         assert_eq!((on_result(&mut all, 9, 80), all.is_doubtful()), (None, true));
-        assert_eq!(on_result(&mut all, 0, 90), Some(Step::Back));
+        assert_eq!(on_result(&mut all, 0, 90), Some(SilenceAction::Back));
     }
 
     #[test]
     fn after_the_uplink_probe_succeeds_silent_hosts_are_evaluated_again() {
         let mut all = population(2, MINUTE);
-        assert_eq!((all.suspect_uplink(at(10)), all.excuse(at(12))), (Some(Step::ProbeRequest), None));
+        assert_eq!(
+            (all.suspect_uplink(at(10)), all.excuse(at(12))),
+            (Some(SilenceAction::ProbeRequest), None)
+        );
         assert!(!all.is_doubtful(), "one bad look");
 
         dark(&mut all);
         all.suspect_uplink(at(20));
         assert_eq!(all.look(at(50)), lost(0, 2, false));
         all.look_up(UplinkStatus::Clear);
-        assert_eq!((all.excuse(at(90)), all.is_doubtful()), (Some(Step::ProbeRequest), true));
-        assert_eq!((all.look(at(119)), all.look(at(120))), (None, Some(Step::Seen)));
+        assert_eq!((all.excuse(at(90)), all.is_doubtful()), (Some(SilenceAction::ProbeRequest), true));
+        assert_eq!((all.look(at(119)), all.look(at(120))), (None, Some(SilenceAction::Seen)));
         assert!(!all.is_doubtful());
     }
 
@@ -533,7 +546,7 @@ mod tests {
     fn many_silent_hosts_are_a_loss_until_one_is_heard_or_the_uplink_probe_succeeds_for_long() {
         let fallen = || {
             let mut all = population(10, MINUTE);
-            assert_eq!(silence(&mut all, 0..5, 10), [Step::ProbeRequest]);
+            assert_eq!(silence(&mut all, 0..5, 10), [SilenceAction::ProbeRequest]);
             assert_eq!(all.look(at(40)), lost(5, 10, true));
             all
         };
@@ -542,12 +555,12 @@ mod tests {
         assert_eq!(all.clear_sky(false, at(9_999)), None, "a default route proves nothing");
         assert_eq!(all.clear_sky(true, at(339)), None);
         let mut judged = fallen();
-        assert_eq!(judged.clear_sky(true, at(340)), Some(Step::ProbeRequest));
-        assert_eq!(judged.look(at(370)), Some(Step::Seen));
+        assert_eq!(judged.clear_sky(true, at(340)), Some(SilenceAction::ProbeRequest));
+        assert_eq!(judged.look(at(370)), Some(SilenceAction::Seen));
         assert_eq!(silence(&mut judged, 0..5, 330), [], "whoever was silent then is judged");
         [UplinkStatus::Dark, UplinkStatus::Clear].into_iter().for_each(|sky| all.look_up(sky));
-        assert_eq!(all.excuse(at(60)), Some(Step::ProbeRequest), "it was dark in between");
-        assert_eq!(on_result(&mut all, 7, 61), Some(Step::Back));
+        assert_eq!(all.excuse(at(60)), Some(SilenceAction::ProbeRequest), "it was dark in between");
+        assert_eq!(on_result(&mut all, 7, 61), Some(SilenceAction::Back));
     }
 
     #[test]

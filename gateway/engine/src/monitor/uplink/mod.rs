@@ -13,7 +13,7 @@ use super::Monitor;
 use crate::monitor::notification::records::Subject;
 use crate::monitor::notification::suppress::Emitted;
 use crate::monitor::notification::transition::Notice;
-use crate::monitor::uplink::fleet_silence::{Loss, Step};
+use crate::monitor::uplink::fleet_silence::{Loss, SilenceAction};
 use crate::monitor::uplink::health::Sight;
 
 /// The number of hosts, from the whole fleet, that are checked for a sign of life: one that replies
@@ -30,18 +30,18 @@ impl Monitor {
         self.shared.cut_off = true;
     }
 
-    pub(super) fn weigh(&mut self, step: Option<Step>, now: Now) {
+    pub(super) fn weigh(&mut self, step: Option<SilenceAction>, now: Now) {
         let doubtful = self.population.is_doubtful();
         self.shared.cut_off = doubtful;
         self.shared.asks_witnesses = self.population.asks();
         match step {
             None => {}
-            Some(Step::ProbeRequest) => self.probe_witnesses(now),
-            Some(Step::Lost(loss)) => {
+            Some(SilenceAction::ProbeRequest) => self.probe_witnesses(now),
+            Some(SilenceAction::Lost(loss)) => {
                 let text = lost_words(self.sentinel.fault(), loss);
                 self.tell_of_gateway(HostStatus::Down, &text, now);
             }
-            Some(Step::Back) => {
+            Some(SilenceAction::Back) => {
                 self.see_again(now);
                 self.tell_of_gateway(
                     HostStatus::Up,
@@ -49,7 +49,7 @@ impl Monitor {
                     now,
                 );
             }
-            Some(Step::Seen) => {
+            Some(SilenceAction::Seen) => {
                 self.see_again(now);
                 let text = "the gateway's own uplink has no fault that it can see, and no host was heard \
                             from: hosts that stay silent are reported individually";

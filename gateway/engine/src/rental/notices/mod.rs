@@ -97,7 +97,7 @@ pub struct Problem {
 }
 
 /// The problems that are known, by service. The empty name is the device itself.
-pub type Known = BTreeMap<String, Problem>;
+pub type KnownProblems = BTreeMap<String, Problem>;
 
 /// A rental that is active.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +134,7 @@ pub struct Message {
 /// what is of another device, is forgotten.
 pub fn look(
     rented: &Rented,
-    known: &mut Known,
+    known: &mut KnownProblems,
     shown: &BTreeMap<String, Shown>,
     now: Wall,
 ) -> Option<Message> {
@@ -184,7 +184,7 @@ impl Problem {
 }
 
 /// Takes down what a look shows of the device or a service.
-fn note(rented: &Rented, known: &mut Known, (service, shown): (&str, Shown), now: Wall) {
+fn note(rented: &Rented, known: &mut KnownProblems, (service, shown): (&str, Shown), now: Wall) {
     match (shown, known.get_mut(service)) {
         (Shown::Bad { state, since }, None) => {
             known.insert(service.to_owned(), Problem::new(rented, state, since, now));

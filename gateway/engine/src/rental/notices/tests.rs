@@ -26,7 +26,7 @@ fn down(since: i64) -> Shown {
 }
 
 /// Looks at the device and `ssh`, and returns the parts of the message as text.
-fn seen(rented: &Rented, known: &mut Known, shown: (Shown, Shown), now: i64) -> String {
+fn seen(rented: &Rented, known: &mut KnownProblems, shown: (Shown, Shown), now: i64) -> String {
     let shown = [(String::new(), shown.0), ("ssh".to_owned(), shown.1)].into();
     let message = look(rented, known, &shown, at(now));
     let text = |part: &Part| {
@@ -38,7 +38,7 @@ fn seen(rented: &Rented, known: &mut Known, shown: (Shown, Shown), now: i64) -> 
 
 #[test]
 fn a_problem_and_its_end_are_sent_once_each_and_together_with_others() {
-    let (rented, mut known) = (rented(), Known::new());
+    let (rented, mut known) = (rented(), KnownProblems::new());
     let fine = Shown::Fine;
     let looks = [
         (1_000, (fine, fine), ""),
@@ -59,7 +59,7 @@ fn a_problem_and_its_end_are_sent_once_each_and_together_with_others() {
 
 #[test]
 fn what_is_over_before_its_minute_is_not_sent_and_what_returns_within_one_is_the_same_problem() {
-    let (rented, mut known) = (rented(), Known::new());
+    let (rented, mut known) = (rented(), KnownProblems::new());
     let (fine, bad) = (Shown::Fine, |since| (Shown::Fine, critical(since)));
     for (now, shown, message) in [
         (1_010, bad(1_010), ""),
@@ -79,7 +79,7 @@ fn what_is_over_before_its_minute_is_not_sent_and_what_returns_within_one_is_the
 #[test]
 fn what_began_before_is_sent_after_a_forced_handover_only() {
     for (is_forced, message) in [(false, ""), (true, "sshcritical earlier")] {
-        let (rented, mut known) = (Rented { is_forced, ..rented() }, Known::new());
+        let (rented, mut known) = (Rented { is_forced, ..rented() }, KnownProblems::new());
         let shown = (Shown::Fine, critical(900));
         assert_eq!(seen(&rented, &mut known, shown, 1_000), "");
         assert_eq!(seen(&rented, &mut known, shown, 1_060), message);
@@ -93,7 +93,7 @@ fn what_began_before_is_sent_after_a_forced_handover_only() {
 
 #[test]
 fn what_is_hidden_waits_and_is_sent_when_it_still_holds() {
-    let (rented, mut known) = (rented(), Known::new());
+    let (rented, mut known) = (rented(), KnownProblems::new());
     let (fine, hidden) = (Shown::Fine, Shown::Hidden);
     for (now, shown, message) in [
         (1_010, (fine, critical(1_010)), ""),
@@ -111,7 +111,7 @@ fn what_is_hidden_waits_and_is_sent_when_it_still_holds() {
 
 #[test]
 fn problems_of_a_device_that_was_swapped_and_of_a_removed_service_are_forgotten() {
-    let (first, mut known) = (rented(), Known::new());
+    let (first, mut known) = (rented(), KnownProblems::new());
     let bad = (Shown::Fine, critical(1_010));
     seen(&first, &mut known, bad, 1_010);
     assert_eq!(seen(&first, &mut known, bad, 1_070), "sshcritical 1010");
@@ -126,7 +126,7 @@ fn problems_of_a_device_that_was_swapped_and_of_a_removed_service_are_forgotten(
 
 #[test]
 fn after_the_most_messages_of_a_day_changes_wait() {
-    let (mut rented, mut known) = (Rented { sent: MOST - 1, ..rented() }, Known::new());
+    let (mut rented, mut known) = (Rented { sent: MOST - 1, ..rented() }, KnownProblems::new());
     let shown = |bad| [("ssh".to_owned(), bad)].into();
     look(&rented, &mut known, &shown(critical(1_010)), at(1_010));
     let last = look(&rented, &mut known, &shown(critical(1_010)), at(1_070)).unwrap();
@@ -142,7 +142,7 @@ fn after_the_most_messages_of_a_day_changes_wait() {
 
 #[test]
 fn a_clock_that_is_set_back_keeps_nothing_waiting() {
-    let (rented, mut known) = (rented(), Known::new());
+    let (rented, mut known) = (rented(), KnownProblems::new());
     let shown = (Shown::Fine, critical(1_010));
     assert_eq!(seen(&rented, &mut known, shown, 900_000), "");
     assert_eq!(seen(&rented, &mut known, shown, 1_020), "sshcritical 1010");
@@ -159,7 +159,7 @@ enum Change {
 
 /// A change of a service of a device, some seconds after the one before.
 #[derive(Clone, Debug)]
-struct Step {
+struct TimedChange {
     after: i64,
     device: usize,
     service: usize,
@@ -173,12 +173,12 @@ const FROM: i64 = 1_000;
 const SWAP: i64 = 2_500;
 const UNTIL: i64 = 4_000;
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = TimedChange> {
     let change = prop_oneof![
         3 => any::<bool>().prop_map(Change::Bad),
         1 => any::<bool>().prop_map(Change::Hidden),
     ];
-    (1..250_i64, 0..2_usize, 0..3_usize, change).prop_map(|(after, device, service, change)| Step {
+    (1..250_i64, 0..2_usize, 0..3_usize, change).prop_map(|(after, device, service, change)| TimedChange {
         after,
         device,
         service,
@@ -204,7 +204,7 @@ impl Real {
 }
 
 /// The services of both devices at every second.
-fn history(steps: &[Step]) -> Vec<[[Real; 3]; 2]> {
+fn history(steps: &[TimedChange]) -> Vec<[[Real; 3]; 2]> {
     let mut now = [[Real::default(); 3]; 2];
     let (mut all, mut due) = (Vec::new(), steps.iter().peekable());
     let mut next = due.peek().map_or(i64::MAX, |step| step.after);
@@ -243,7 +243,7 @@ proptest! {
         steps in proptest::collection::vec(step(), 0..30)
     ) {
         let history = history(&steps);
-        let (mut known, mut told): (Known, Told) = (Known::new(), [None; 3]);
+        let (mut known, mut told): (KnownProblems, Told) = (KnownProblems::new(), [None; 3]);
         let look_back = i64::try_from(GATHER.as_secs()).unwrap() + 2 * TICK;
         for second in (FROM..UNTIL).step_by(usize::try_from(TICK).unwrap()) {
             let (device, had_from) = (device_at(second), begun_at(second));

@@ -70,7 +70,7 @@ fn one_that_was_never_dispatched_ends_as_a_mounted_one() {
 
 /// The place of the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum Location {
     Home,
     /// Sent, and not heard from.
     WayOut,
@@ -102,7 +102,7 @@ fn deed() -> impl Strategy<Value = Deed> {
 
 /// The device and its rental, minute by minute. It knows no times but those of the window.
 struct Model {
-    place: Place,
+    place: Location,
     is_handed_over: bool,
     end: Option<(i64, EndReason)>,
     was_sent: bool,
@@ -126,8 +126,8 @@ impl Model {
         self.end = Some((minute, reason));
         let is_used = !matches!(reason, EndReason::Cancelled | EndReason::Failed);
         match self.place {
-            Place::Home => self.cleaned_from = is_used.then_some(minute),
-            _ => self.place = Place::WayBack,
+            Location::Home => self.cleaned_from = is_used.then_some(minute),
+            _ => self.place = Location::WayBack,
         }
     }
 
@@ -140,8 +140,8 @@ impl Model {
             };
         };
         match (self.place, self.cleaned_from) {
-            (Place::WayBack, _) if minute < end + TURNAROUND => State::Returning,
-            (Place::WayBack, _) => State::Overdue,
+            (Location::WayBack, _) if minute < end + TURNAROUND => State::Returning,
+            (Location::WayBack, _) => State::Overdue,
             (_, Some(from)) if minute < from + TURNAROUND => State::Cleaning,
             (_, Some(_)) => State::Closed,
             (_, None) if reason == EndReason::Cancelled => State::Cancelled,
@@ -177,11 +177,11 @@ fn after(life: Life, deed: Deed, minute: i64) -> Option<Life> {
 fn follow(model: &mut Model, deed: Deed, minute: i64) {
     match deed {
         Deed::Nothing => {}
-        Deed::Dispatch => (model.place, model.was_sent) = (Place::WayOut, true),
-        Deed::Contact => model.place = Place::AtRenters,
+        Deed::Dispatch => (model.place, model.was_sent) = (Location::WayOut, true),
+        Deed::Contact => model.place = Location::AtRenters,
         Deed::Handover => model.is_handed_over = true,
         Deed::End(reason) => model.finish(minute, reason),
-        Deed::Return => (model.place, model.cleaned_from) = (Place::Home, Some(minute)),
+        Deed::Return => (model.place, model.cleaned_from) = (Location::Home, Some(minute)),
     }
 }
 
@@ -197,7 +197,7 @@ proptest! {
             ..shipped([None; 3])
         };
         let mut model = Model {
-            place: Place::Home, is_handed_over: false, end: None, was_sent: false, cleaned_from: None,
+            place: Location::Home, is_handed_over: false, end: None, was_sent: false, cleaned_from: None,
         };
         for (minute, deed) in (0i64..).zip(deeds) {
             model.pass(minute);
@@ -206,10 +206,10 @@ proptest! {
                 follow(&mut model, deed, minute);
             }
             prop_assert_eq!(life.state(at(minute)), model.state(minute), "{:?} at {}", life, minute);
-            let is_moving = matches!(model.place, Place::WayOut | Place::WayBack);
+            let is_moving = matches!(model.place, Location::WayOut | Location::WayBack);
             prop_assert_eq!(life.is_in_transit(at(minute)), is_moving);
-            prop_assert_eq!(life.is_away(), model.place != Place::Home);
-            let is_known = model.place == Place::Home || model.end.is_none();
+            prop_assert_eq!(life.is_away(), model.place != Location::Home);
+            let is_known = model.place == Location::Home || model.end.is_none();
             let is_free = matches!(model.state(minute), State::Cancelled);
             prop_assert_eq!(life.occupied_until(at(minute)).is_some(), is_known && !is_free);
         }

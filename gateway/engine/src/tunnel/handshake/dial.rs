@@ -34,7 +34,7 @@ pub const DIALS_PER_TURN: usize = 16;
 
 /// The next action of a dial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum DialAction {
     Nothing,
     Repeat,
     GiveUp,
@@ -53,14 +53,14 @@ impl Dial {
         Dial { to, started: now, repeated: false }
     }
 
-    pub fn step(&mut self, now: Mono) -> Step {
+    pub fn step(&mut self, now: Mono) -> DialAction {
         if now >= self.started + GIVE_UP_AFTER {
-            Step::GiveUp
+            DialAction::GiveUp
         } else if !self.repeated && now >= self.started + REPEAT_AFTER {
             self.repeated = true;
-            Step::Repeat
+            DialAction::Repeat
         } else {
-            Step::Nothing
+            DialAction::Nothing
         }
     }
 
@@ -143,11 +143,11 @@ mod tests {
         let start = Mono::from_secs(100);
         let to = Endpoint { remote: ([192, 0, 2, 1], 1).into(), local: None };
         let mut dial = Dial::new(to, start);
-        assert_eq!(dial.step(start), Step::Nothing);
+        assert_eq!(dial.step(start), DialAction::Nothing);
         assert_eq!(dial.due(), start + REPEAT_AFTER);
-        assert_eq!(dial.step(dial.due()), Step::Repeat);
-        assert_eq!(dial.step(start + REPEAT_AFTER), Step::Nothing);
-        assert_eq!(dial.step(dial.due()), Step::GiveUp);
+        assert_eq!(dial.step(dial.due()), DialAction::Repeat);
+        assert_eq!(dial.step(start + REPEAT_AFTER), DialAction::Nothing);
+        assert_eq!(dial.step(dial.due()), DialAction::GiveUp);
     }
 
     #[test]

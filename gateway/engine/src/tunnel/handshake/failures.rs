@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::messages::{Attempts, ReplacedKeyUse, Tai64n, UnprovedHandshakes};
-use crate::time::{Mono, Now, Step, Wall};
+use crate::time::{ClockStep, Mono, Now, Wall};
 use crate::tunnel::handshake::tai64n::unix_ms;
 use crate::tunnel::peers::Endpoint;
 
@@ -57,7 +57,7 @@ impl Signs {
     }
 
     /// Adjusts the wall times after the wall clock was set.
-    pub fn mind_step(&mut self, step: Step) {
+    pub fn mind_step(&mut self, step: ClockStep) {
         let Signs { refused, unproved, replaced } = self;
         refused.mind_step(step);
         unproved.sign.mind_step(step);
@@ -159,7 +159,7 @@ impl Sign {
         made_now
     }
 
-    fn mind_step(&mut self, step: Step) {
+    fn mind_step(&mut self, step: ClockStep) {
         self.seen = self.seen.map(|now| Now { wall: step.rebase(now.wall), ..now });
     }
 

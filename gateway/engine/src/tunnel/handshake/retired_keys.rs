@@ -22,7 +22,7 @@ pub const MAX_RETIRED: usize = 16_384;
 /// seconds.
 const GAP: Duration = Duration::from_secs(1);
 
-struct Known {
+struct RetiredKeyState {
     peer: PeerId,
     at: Wall,
     stamp: Option<Tai64n>,
@@ -55,7 +55,7 @@ pub enum Knock {
 /// The table.
 #[derive(Default)]
 pub struct Retired {
-    keys: HashMap<PublicKey, Known>,
+    keys: HashMap<PublicKey, RetiredKeyState>,
     by_age: BTreeSet<(Wall, PublicKey)>,
 }
 
@@ -66,7 +66,7 @@ impl Retired {
         self.by_age.insert((at, public));
         self.keys.insert(
             public,
-            Known { peer, at, stamp, heard: None, newer: Sign::default(), stale: Sign::default() },
+            RetiredKeyState { peer, at, stamp, heard: None, newer: Sign::default(), stale: Sign::default() },
         );
         if self.keys.len() > MAX_RETIRED
             && let Some((_, oldest)) = self.by_age.pop_first()

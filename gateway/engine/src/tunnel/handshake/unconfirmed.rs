@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::time::{Mono, Step};
+use crate::time::{ClockStep, Mono};
 
 /// The newest answered initiations that are kept per peer. A client repeats its initiation every 5
 /// seconds, so a packet that is three responses late is 15 seconds late.
@@ -47,7 +47,7 @@ impl Unproved {
     }
 
     /// Adjusts the skews after our wall clock was set, because they are measured against it.
-    pub fn mind_step(&mut self, step: Step) {
+    pub fn mind_step(&mut self, step: ClockStep) {
         for answered in &mut self.answers {
             answered.skew_ms = answered.skew_ms.saturating_sub(step.ahead_ms());
         }
@@ -114,7 +114,7 @@ mod tests {
             wall: Wall::from_millis(wall_s * 1_000),
         };
         let mut unproved = unproved(&[1]);
-        unproved.mind_step(Step::between(now(1, 5_000), now(2, 1_401)).expect("an hour back"));
+        unproved.mind_step(ClockStep::between(now(1, 5_000), now(2, 1_401)).expect("an hour back"));
         assert_eq!(unproved.prove(1).map(|answered| answered.skew_ms), Some(3_600_000));
     }
 

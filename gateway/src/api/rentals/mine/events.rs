@@ -60,7 +60,7 @@ pub struct MyRentalEventPage {
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct Filter {
     /// Only those of this rental.
     rental: Option<String>,
 }
@@ -70,13 +70,13 @@ struct Wanted {
 /// Without `after` it begins with the oldest event that is kept: events stay for 90 days. 410 `cursor_gone`: a
 /// backup was restored, or events after the cursor are no longer kept.
 #[utoipa::path(get, path = "/my/rental-events", operation_id = "list_my_rental_events", tag = "rentals",
-    security(("person" = []), ("customer" = [])), params(Paging, Wanted),
+    security(("person" = []), ("customer" = [])), params(Paging, Filter),
     responses((status = 200, body = MyRentalEventPage)))]
 async fn list(
     State(app): State<AppState>,
     who: CustomerCaller,
     Query(paging): Query<Paging>,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<Filter>,
 ) -> Result<Json<MyRentalEventPage>, Problem> {
     let (limit, visible) = (paging.limit()?, super::visible(who));
     let rental = wanted.rental.as_deref().map(|text| Kind::Rental.parse(text)).transpose()?;

@@ -63,7 +63,9 @@ async fn login_link(
     let (now, until) = (write.now, write.now + LINK_LIFE);
     let link = person_sessions::insert_link(write.tx(), person.id, now, until).await?;
     let data = json!({ "id": Kind::Person.text(person.id) });
-    write.event("person.login_link", (Object::Person, person.id), "one-time login made", data).await?;
+    write
+        .event("person.login_link_created", (Object::Person, person.id), "one-time login made", data)
+        .await?;
     write.commit().await?;
     let url = format!("{}/my#token={}", app.base_url(), link.reveal());
     let again = PersonLoginLink { url: None, expires_at: ids::time(until) };

@@ -35,7 +35,7 @@ use crate::store::rentals::reports::{self as stored, Device, Frozen};
 use crate::store::rentals::{Rental, find};
 use crate::store::{self, Store, forwarded};
 
-use recorded::{Cut, Found, Outage, Recorded};
+use recorded::{Cut, Outage, Recorded, ReportFigures};
 pub use types::*;
 
 /// Changes that a report lists. A program may set the end of a rental as often as it likes.
@@ -130,7 +130,7 @@ fn in_use(devices: &[Device], used: Window) -> Vec<(&Device, Window)> {
 }
 
 /// Reads what was recorded of a device in a time.
-async fn recorded(store: &Store, device: Id, period: Period) -> store::Result<Found> {
+async fn recorded(store: &Store, device: Id, period: Period) -> store::Result<ReportFigures> {
     let mut recorded = Recorded::new(period);
     let span = (period.from(), period.until());
     store.intervals(&[GATEWAY], Services::None, span, |of| recorded.push(&of)).await?;
@@ -208,7 +208,7 @@ async fn add(store: &Store, report: &mut RentalReport, device: &Device, period: 
 }
 
 /// Lists what was recorded. Entries beyond the limits are counted.
-fn list(report: &mut RentalReport, device: &Device, found: &Found) {
+fn list(report: &mut RentalReport, device: &Device, found: &ReportFigures) {
     let outages = found.outages.iter().map(|of| outage(device.id, of));
     report.outages_left_out += fill(&mut report.outages, MAX_OUTAGES, outages);
     report.intervals_left_out +=

@@ -42,7 +42,7 @@ pub(super) struct Recorded {
 }
 
 /// The figures that follow from them.
-pub(super) struct Found {
+pub(super) struct ReportFigures {
     pub device: Sums,
     pub services: BTreeMap<String, Sums>,
     /// The sums of a service without an interval.
@@ -83,7 +83,7 @@ impl Recorded {
         self.cut.push(Cut { host: of.host, service, series: of.series, value, time });
     }
 
-    pub fn finish(self) -> Found {
+    pub fn finish(self) -> ReportFigures {
         let (gateway, device, period) = (self.gateway.series(), self.device.host(), self.period);
         let down = |state: HostStatus| (state == HostStatus::Down).then_some(state.name());
         let seen = availability::seen(&gateway, &device, period);
@@ -96,7 +96,7 @@ impl Recorded {
         }
         let without = availability::of_service(&gateway, &device, &ServiceSeries::default(), period);
         let device = availability::of_host(&gateway, &device, period);
-        Found { device, services, without, outages, intervals: self.cut }
+        ReportFigures { device, services, without, outages, intervals: self.cut }
     }
 }
 
@@ -142,7 +142,7 @@ mod tests {
         Period::new(at(from), at(until)).unwrap()
     }
 
-    fn found(rows: &[Row], period: Period) -> Found {
+    fn found(rows: &[Row], period: Period) -> ReportFigures {
         let mut recorded = Recorded::new(period);
         for ((host, service, series, value), from, until) in rows.iter().copied() {
             recorded.push(&Interval { host, service, series, value, from: at(from), until: until.map(at) });
@@ -206,7 +206,7 @@ mod tests {
     }
 
     /// The intervals that a report lists, as its reader has them.
-    fn listed(found: &Found) -> Vec<Row> {
+    fn listed(found: &ReportFigures) -> Vec<Row> {
         let names = ["up", "down", "ok", "warning", "critical", "unknown", ""];
         let row = |cut: &Cut| {
             let value = names.into_iter().find(|name| *name == cut.value).unwrap();

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fleetgate_engine::id::Id;
-use fleetgate_engine::time::{Mono, Now, Step, Wall};
+use fleetgate_engine::time::{ClockStep, Mono, Now, Wall};
 
 use super::super::rentals::{device, shop};
-use super::{Claim, Filter, blocks, claims, id, no_two_overlap, renter, step};
+use super::{Claim, PacketFilter, blocks, claims, id, no_two_overlap, renter, step};
 use crate::api::request::ids::Kind;
 use crate::api::testing::TestApi;
 use crate::store::fixture::Dice;
@@ -56,7 +56,7 @@ struct Seen {
 
 /// The packet filter of a gateway, and what only the test knows of its clock.
 struct Gateway {
-    filter: Filter,
+    filter: PacketFilter,
     /// True time, and how many seconds the clock is ahead of it.
     time: Wall,
     ahead: i64,
@@ -73,7 +73,7 @@ struct Gateway {
 impl Gateway {
     async fn started(api: &mut TestApi, (mono, time): (Mono, Wall), ahead: i64) -> Gateway {
         let now = Now { mono, wall: shown(time, ahead) };
-        let filter = Filter::started(api, now).await;
+        let filter = PacketFilter::started(api, now).await;
         let even_for = Duration::ZERO;
         Gateway { filter, time, ahead, even_for, trusted: None, proved: None, early: false }
     }
@@ -99,7 +99,7 @@ impl Gateway {
         (self.ahead, self.even_for) = (ahead, Duration::ZERO);
         let now = Now { wall: shown(self.time, ahead), ..before };
         self.filter.now = now;
-        self.filter.forwarder.clock(Step::between(before, now), now);
+        self.filter.forwarder.clock(ClockStep::between(before, now), now);
         if went_back {
             // As the watch of the clock does.
             api.state.handle.reload_grants().await;

@@ -329,7 +329,7 @@ async fn a_device_allows_what_its_settings_say() {
     renting(&api, "cam-1", json!({ "rentable": true, "preparation_s": 60 })).await;
     let kept = must(&api.viewer().get(settings).await).clone();
     assert_eq!(kept["access"], json!([{ "protocol": "udp", "ports": [53] }]), "what is absent stays");
-    let event = api.operator().get("/api/v1/events?kind=device.rental_settings").await;
+    let event = api.operator().get("/api/v1/events?kind=device.rental_settings_changed").await;
     assert_eq!(must(&event)["items"][0]["data"]["access"], kept["access"]);
     let wrong = json!({ "rentable": true, "access": [{ "protocol": "tcp" }] });
     assert_eq!(field(&api.operator().put(settings, wrong).await), (422, "access[0].ports"));
@@ -756,21 +756,21 @@ async fn the_policy_is_what_the_windows_say_after_any_calls() {
 // ------------------------------------------- the packet filter beside the naive model
 
 /// The packet filter of a gateway whose clocks run evenly, and ahead of those of the calls.
-struct Filter {
+struct PacketFilter {
     forwarder: Forwarder,
     now: Now,
 }
 
-impl Filter {
+impl PacketFilter {
     /// One that starts with what the database has. What the former one had not heard is lost.
-    async fn started(api: &mut TestApi, now: Now) -> Filter {
+    async fn started(api: &mut TestApi, now: Now) -> PacketFilter {
         while api.tunnel.try_recv().is_ok() {}
         let config = forward::Config {
             gateway_v4: "10.112.0.1".parse().unwrap(),
             gateway_v6: "fd72:6c65:6574::1".parse().unwrap(),
             limits: forward::Limits::default(),
         };
-        let mut filter = Filter { forwarder: Forwarder::new(config), now };
+        let mut filter = PacketFilter { forwarder: Forwarder::new(config), now };
         let mut conn = api.state.store.reader().await.unwrap();
         filter.take(policy::all(&mut conn, crate::clock::wall()).await.unwrap().changes);
         filter
@@ -855,7 +855,7 @@ fn no_two_overlap(claims: &BTreeMap<Id, Claim>, story: &str) {
 }
 
 /// Checks at the edges of each window and block whether renters pass. Returns how often they do.
-async fn agree(api: &TestApi, filter: &Filter, renter: Id, story: &str) -> usize {
+async fn agree(api: &TestApi, filter: &PacketFilter, renter: Id, story: &str) -> usize {
     let (claims, blocks) = (claims(api).await, blocks(api).await);
     no_two_overlap(&claims, story);
     let mut passes = 0;
@@ -884,11 +884,11 @@ async fn renters_pass_exactly_in_the_windows_after_any_calls_and_restarts() {
         let laptop = id(Kind::Renter, &laptop);
         let (mut dice, mut bookings, mut passes) = (fixture::Dice(seed), Vec::new(), 0);
         let now = Now { mono: Mono::from_nanos(1_000_000_000_000_000), wall: crate::clock::wall() };
-        let mut filter = Filter::started(&mut api, now).await;
+        let mut filter = PacketFilter::started(&mut api, now).await;
         for n in 0..40 {
             step(&api, &mut dice, &mut bookings).await;
             if dice.once_in(5) {
-                filter = Filter::started(&mut api, filter.now).await;
+                filter = PacketFilter::started(&mut api, filter.now).await;
             }
             filter.hear(&mut api);
             filter.advance(Duration::from_secs(60 * dice.below(15)));

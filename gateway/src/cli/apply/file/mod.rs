@@ -22,7 +22,7 @@ use toml::de::DeTable;
 use super::downtime::Downtime;
 use super::grant::Grant;
 use super::lines::{self, Begins, Lines};
-use super::plan::{Kind, Wanted};
+use super::plan::{Desired, Kind};
 use crate::api::rentals::terms_in_form;
 use crate::names::{self, Labels, Name};
 use crate::store::{alerting, definition};
@@ -214,7 +214,7 @@ pub fn text(path: &Path) -> anyhow::Result<String> {
 ///
 /// # Errors
 /// Names the first error, with its line.
-pub fn read(file: &str, text: &str) -> Result<Vec<Wanted>, BadFile> {
+pub fn read(file: &str, text: &str) -> Result<Vec<Desired>, BadFile> {
     let source = Source { file, text, begins: Begins::of(text) };
     let fleet: Fleet = source.parse()?;
     let root = DeTable::parse(text).map_err(|e| source.unread(&e))?;
@@ -276,10 +276,10 @@ impl Source<'_> {
         self.begins.line(at.min(self.text.len()))
     }
 
-    pub(super) fn wanted(&self, kind: Kind, name: &Spanned<String>, fields: Value) -> Wanted {
+    pub(super) fn wanted(&self, kind: Kind, name: &Spanned<String>, fields: Value) -> Desired {
         let fields = fields.as_object().cloned().unwrap_or_default();
         let given = fields.into_iter().filter(|(_, value)| !value.is_null()).collect();
-        Wanted::new(kind, name.get_ref().clone(), given, self.line(name.span().start))
+        Desired::new(kind, name.get_ref().clone(), given, self.line(name.span().start))
     }
 
     pub(super) fn name(&self, name: &Spanned<String>) -> Result<(), BadFile> {
@@ -293,7 +293,7 @@ impl Source<'_> {
         Ok(json!(labels.into_map()))
     }
 
-    fn profile(&self, name: &Spanned<String>, profile: Profile) -> Result<Wanted, BadFile> {
+    fn profile(&self, name: &Spanned<String>, profile: Profile) -> Result<Desired, BadFile> {
         self.name(name)?;
         if builtin().iter().any(|own| own.name == *name.get_ref()) {
             let what = format!("{} is built in: give yours another name, and extend it", name.get_ref());
@@ -318,7 +318,7 @@ impl Source<'_> {
         terms_in_form(json).map_err(|e| self.bad(at, format!("rental: {e}")))
     }
 
-    fn rules(&self, rules: Vec<Spanned<Rule>>) -> Result<Wanted, BadFile> {
+    fn rules(&self, rules: Vec<Spanned<Rule>>) -> Result<Desired, BadFile> {
         let line = rules.first().map_or(1, |rule| self.line(rule.span().start));
         let mut list = Vec::new();
         for rule in rules {
@@ -328,11 +328,11 @@ impl Source<'_> {
             list.push(json!({ "labels": labels.into_map(), "profile": profile }));
         }
         let fields = Map::from_iter([("rules".to_owned(), Value::Array(list))]);
-        Ok(Wanted::new(Kind::ProfileRules, String::new(), fields, line))
+        Ok(Desired::new(Kind::ProfileRules, String::new(), fields, line))
     }
 
     /// Returns the contact in the gateway's form.
-    fn contact(&self, name: &Spanned<String>, c: Contact) -> Result<Wanted, BadFile> {
+    fn contact(&self, name: &Spanned<String>, c: Contact) -> Result<Desired, BadFile> {
         self.name(name)?;
         let mailbox = |text: &String| {
             let parsed = text.parse::<lettre::message::Mailbox>().map(|m| m.to_string());
@@ -350,7 +350,7 @@ impl Source<'_> {
         Ok(self.wanted(Kind::Contact, name, fields))
     }
 
-    fn notification_rule(&self, name: &Spanned<String>, rule: NotificationRule) -> Result<Wanted, BadFile> {
+    fn notification_rule(&self, name: &Spanned<String>, rule: NotificationRule) -> Result<Desired, BadFile> {
         self.name(name)?;
         let period = |text: Spanned<String>| {
             let parsed = text.get_ref().parse::<Period>().map(|p| p.to_string());
@@ -370,8 +370,8 @@ impl Source<'_> {
         &self,
         name: &Spanned<String>,
         mut d: Device,
-        places: &mut Places,
-        into: &mut Vec<Wanted>,
+        places: &mut Sites,
+        into: &mut Vec<Desired>,
     ) -> Result<(), BadFile> {
         self.name(name)?;
         if let Some(address) = &d.direct_address {
@@ -402,8 +402,8 @@ impl Source<'_> {
         &self,
         name: &Spanned<String>,
         mut h: Host,
-        places: &Places,
-        into: &mut Vec<Wanted>,
+        places: &Sites,
+        into: &mut Vec<Desired>,
     ) -> Result<(), BadFile> {
         self.name(name)?;
         let own = h.site.take().map(|site| self.place(places, &site)).transpose()?;
@@ -418,8 +418,8 @@ impl Source<'_> {
         self.services(name, h.services, into)
     }
 
-    fn places(&self, sites: Table<Site>) -> Result<Places, BadFile> {
-        let mut places = Places::default();
+    fn places(&self, sites: Table<Site>) -> Result<Sites, BadFile> {
+        let mut places = Sites::default();
         for (name, site) in sites {
             self.name(&name)?;
             let mut labels = BTreeMap::from([("site".to_owned(), name.get_ref().clone())]);
@@ -433,12 +433,12 @@ impl Source<'_> {
                 let own = Labels::parse(own.into_inner()).map_err(|e| self.bad(at, e))?;
                 labels.extend(own.into_map());
             }
-            places.sites.insert(name.into_inner(), Place { router: site.router, labels });
+            places.sites.insert(name.into_inner(), SiteDefaults { router: site.router, labels });
         }
         Ok(places)
     }
 
-    fn place(&self, places: &Places, site: &Spanned<String>) -> Result<Place, BadFile> {
+    fn place(&self, places: &Sites, site: &Spanned<String>) -> Result<SiteDefaults, BadFile> {
         let unknown = || {
             let name = site.get_ref();
             self.bad(site.span().start, format!("no [sites.{name}] is in this file"))
@@ -449,7 +449,7 @@ impl Source<'_> {
     /// Returns the labels of the site with its own on top. Without a site, returns its own.
     fn labels_at(
         &self,
-        place: Option<&Place>,
+        place: Option<&SiteDefaults>,
         own: Option<Spanned<BTreeMap<String, String>>>,
     ) -> Result<Value, BadFile> {
         let own = self.labels(own)?;
@@ -493,13 +493,13 @@ impl Source<'_> {
         &self,
         host: &Spanned<String>,
         services: Table<Service>,
-        into: &mut Vec<Wanted>,
+        into: &mut Vec<Desired>,
     ) -> Result<(), BadFile> {
         for (service, fields) in services {
             let (line, fields) = (self.line(service.span().start), self.service(&service, fields)?);
             let name = format!("{}/{}", host.get_ref(), service.get_ref());
             let fields = fields.as_object().cloned().unwrap_or_default();
-            into.push(Wanted::new(Kind::Service, name, fields, line));
+            into.push(Desired::new(Kind::Service, name, fields, line));
         }
         Ok(())
     }
@@ -523,15 +523,15 @@ impl Source<'_> {
     }
 }
 
-/// The sites of the file, and the place of each device.
+/// What the sites of the file set for their devices, by site and by device.
 #[derive(Default)]
-struct Places {
-    sites: BTreeMap<String, Place>,
-    of_devices: BTreeMap<String, Place>,
+struct Sites {
+    sites: BTreeMap<String, SiteDefaults>,
+    of_devices: BTreeMap<String, SiteDefaults>,
 }
 
 #[derive(Clone)]
-struct Place {
+struct SiteDefaults {
     router: Option<String>,
     labels: BTreeMap<String, String>,
 }

@@ -8,7 +8,7 @@ use super::*;
 use crate::outbound::Outbound;
 use crate::store::contacts::{self, Contact, Rule};
 use crate::store::managed::Managed;
-use crate::store::outbox::{MessageRow, Wanted};
+use crate::store::outbox::{Filter, MessageRow};
 use crate::store::{Tx, fixture};
 
 mod removed;
@@ -123,7 +123,7 @@ impl Room {
     }
 
     async fn messages(&self) -> Vec<MessageRow> {
-        outbox::list(&mut self.store.reader().await.unwrap(), Wanted::All, i64::MAX, 99).await.unwrap()
+        outbox::list(&mut self.store.reader().await.unwrap(), Filter::All, i64::MAX, 99).await.unwrap()
     }
 
     async fn until_messages(&self, count: usize) -> Vec<MessageRow> {

@@ -38,7 +38,7 @@ pub struct Letter {
 }
 
 /// The reader's environment: the time zone and the address of the dashboard.
-pub struct Place<'a> {
+pub struct MailContext<'a> {
     pub zone: &'a TimeZone,
     pub public_url: Option<&'a str>,
 }
@@ -51,7 +51,7 @@ impl Letter {
         contents: &Contents,
         verdict: Option<&Verdict>,
         values: Option<&RecentValues>,
-        place: &Place<'_>,
+        place: &MailContext<'_>,
     ) -> Letter {
         match (message.kind, contents.notices.as_slice()) {
             (Kind::Test, _) => test(message, place),
@@ -69,7 +69,7 @@ fn of_one(
     notice: &NoticeRow,
     contents: &Contents,
     (verdict, values): (Option<&Verdict>, Option<&RecentValues>),
-    place: &Place<'_>,
+    place: &MailContext<'_>,
 ) -> Letter {
     let (headline, after) = (headline(&notice.kind, notice.problem, &notice.to), after(notice, contents));
     let rented = rental_part::text(notice, contents, place).map(|rented| format!("Rented  {rented}\n"));
@@ -178,7 +178,7 @@ fn earlier(from: &str, to: &str) -> Option<String> {
     (from != to && !matches!(from, "ok" | "up" | "pending")).then(|| from.to_uppercase())
 }
 
-fn text_of_one(notice: &NoticeRow, after: &str, around: &Around, place: &Place<'_>) -> String {
+fn text_of_one(notice: &NoticeRow, after: &str, around: &Around, place: &MailContext<'_>) -> String {
     format!(
         "{}\n\nSince   {}\n{}{}{}{}{}Output\n{}\n\n{}\n",
         sentence(notice, after),
@@ -198,7 +198,7 @@ fn html_of_one(
     notice: &NoticeRow,
     (headline, after): (&str, &str),
     around: &Around,
-    place: &Place<'_>,
+    place: &MailContext<'_>,
 ) -> String {
     let output = whole_or_cut(&notice.output).lines().map(harmless).collect::<Vec<_>>().join("\n");
     let body = format!(
@@ -222,7 +222,7 @@ fn html_of_one(
 
 // --------------------------------------------------------------- many objects
 
-fn of_many(message: &MessageRow, contents: &Contents, place: &Place<'_>) -> Letter {
+fn of_many(message: &MessageRow, contents: &Contents, place: &MailContext<'_>) -> Letter {
     let site = match message.site.as_str() {
         "" => String::new(),
         site => format!(" at {}", one_line(site, MAX_SUBJECT)),
@@ -343,7 +343,7 @@ fn text_of_many(
     message: &MessageRow,
     contents: &Contents,
     more: i64,
-    place: &Place<'_>,
+    place: &MailContext<'_>,
 ) -> String {
     let mut text = format!("{subject}\n\n");
     for line in preface(message, contents) {
@@ -377,7 +377,7 @@ fn html_of_many(
     message: &MessageRow,
     contents: &Contents,
     more: i64,
-    place: &Place<'_>,
+    place: &MailContext<'_>,
 ) -> String {
     let mut body = format!("<p><strong>{}</strong></p>\n", escaped(subject));
     for line in preface(message, contents) {
@@ -407,7 +407,7 @@ fn html_of_many(
     page(&body)
 }
 
-fn html_object(notice: &NoticeRow, place: &Place<'_>) -> String {
+fn html_object(notice: &NoticeRow, place: &MailContext<'_>) -> String {
     let shown = escaped(&one_line(&object(notice), MAX_SUBJECT));
     match place.public_url {
         Some(url) => {
@@ -420,7 +420,7 @@ fn html_object(notice: &NoticeRow, place: &Place<'_>) -> String {
 
 // ----------------------------------------------------------------------- test
 
-fn test(message: &MessageRow, place: &Place<'_>) -> Letter {
+fn test(message: &MessageRow, place: &MailContext<'_>) -> Letter {
     let text = format!(
         "This is a test: the contact {} receives notifications at {}.\nThere is no problem.\n",
         one_line(&message.contact_name, MAX_SUBJECT),
@@ -453,7 +453,7 @@ fn colour(notice: &NoticeRow) -> &'static str {
     }
 }
 
-fn host_link(host: &str, place: &Place<'_>) -> String {
+fn host_link(host: &str, place: &MailContext<'_>) -> String {
     let host = one_line(host, MAX_SUBJECT);
     match place.public_url {
         Some(url) => format!("{url}/hosts/{host}"),
@@ -461,7 +461,7 @@ fn host_link(host: &str, place: &Place<'_>) -> String {
     }
 }
 
-fn html_link(host: &str, place: &Place<'_>) -> String {
+fn html_link(host: &str, place: &MailContext<'_>) -> String {
     match place.public_url {
         Some(_) => format!("<p><a href=\"{0}\">{0}</a></p>\n", escaped(&host_link(host, place))),
         None => format!("<p>{}</p>\n", escaped(&host_link(host, place))),

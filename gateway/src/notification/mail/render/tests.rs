@@ -83,7 +83,7 @@ fn shown(letter: &Letter) -> String {
 
 fn write(kind: Kind, notices: Vec<NoticeRow>) -> Letter {
     let zone = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
-    let place = Place { zone: &zone, public_url: Some("https://watch.example.com") };
+    let place = MailContext { zone: &zone, public_url: Some("https://watch.example.com") };
     Letter::write(&message(kind), &contents(notices), None, None, &place)
 }
 
@@ -113,7 +113,7 @@ fn a_service_that_recovered() {
         ..down()
     };
     let all = after(contents(vec![recovered]), Duration::from_secs(12 * 60 + 40));
-    let place = Place { zone: &TimeZone::UTC, public_url: Some("https://watch.example.com") };
+    let place = MailContext { zone: &TimeZone::UTC, public_url: Some("https://watch.example.com") };
     let letter = Letter::write(&message(Kind::Notices), &all, None, None, &place);
     insta::assert_snapshot!(format!("{}\n\n{}", shown(&letter), letter.html));
 }
@@ -135,7 +135,7 @@ fn a_value_has_a_line_of_its_last_hours() {
         low: 61.0,
         high: 93.06,
     };
-    let place = Place { zone: &TimeZone::UTC, public_url: None };
+    let place = MailContext { zone: &TimeZone::UTC, public_url: None };
     let letter = |values: &RecentValues| {
         Letter::write(&message(Kind::Notices), &contents(vec![full.clone()]), None, Some(values), &place)
     };
@@ -159,7 +159,7 @@ fn rented(contents: Contents, time_zone: Option<&str>) -> Contents {
 
 #[test]
 fn a_notice_about_a_rented_device_names_the_rental_and_its_end() {
-    let place = Place { zone: &TimeZone::UTC, public_url: None };
+    let place = MailContext { zone: &TimeZone::UTC, public_url: None };
     let letter = |notices: Vec<NoticeRow>, zone| {
         Letter::write(&message(Kind::Notices), &rented(contents(notices), zone), None, None, &place)
     };
@@ -196,7 +196,7 @@ fn how_long_it_lasted_is_said_in_two_units() {
 
 #[test]
 fn without_an_address_the_letter_names_the_command() {
-    let place = Place { zone: &TimeZone::UTC, public_url: None };
+    let place = MailContext { zone: &TimeZone::UTC, public_url: None };
     let letter = Letter::write(&message(Kind::Notices), &contents(vec![down()]), None, None, &place);
     insta::assert_snapshot!(letter.text);
 }
@@ -221,7 +221,7 @@ fn a_site_that_is_lost_in_html() {
 fn a_thousand_hosts_are_counted_and_not_all_named() {
     let mut all = contents(vec![down(); 100]);
     all.counts[0].count = 1_000;
-    let place = Place { zone: &TimeZone::UTC, public_url: None };
+    let place = MailContext { zone: &TimeZone::UTC, public_url: None };
     let letter = Letter::write(&message(Kind::Notices), &all, None, None, &place);
     assert_eq!(letter.subject, "DOWN: cam-07 and 999 more hosts at north");
     assert!(letter.text.contains("    and 900 more\n") && letter.html.contains("<p>and 900 more</p>"));
@@ -262,7 +262,7 @@ fn member(name: &str) -> MemberRow {
 #[test]
 fn a_host_with_its_incident_and_what_is_wrong() {
     let zone = TimeZone::UTC;
-    let place = Place { zone: &zone, public_url: Some("https://watch.example.com") };
+    let place = MailContext { zone: &zone, public_url: Some("https://watch.example.com") };
     let concern = Concern { incident: incident("cam-07 is down", "host", 1), ill: vec![member("cam-07")] };
     let all = Contents { incidents: vec![concern], ..contents(vec![down()]) };
     let verdict = Verdict {
@@ -284,7 +284,7 @@ fn an_acknowledgement_says_who_and_why() {
 #[test]
 fn a_thousand_hosts_of_one_incident() {
     let zone = TimeZone::UTC;
-    let place = Place { zone: &zone, public_url: Some("https://watch.example.com") };
+    let place = MailContext { zone: &zone, public_url: Some("https://watch.example.com") };
     let mut all = contents(vec![down(), down()]);
     all.counts[0].count = 1_000;
     all.sites = vec![("north".into(), 999), (String::new(), 1)];
@@ -325,7 +325,7 @@ fn names_that_a_subject_has_no_room_for_are_counted_and_the_worst_is_named_longe
 #[test]
 fn who_outlives_a_lost_site_is_named_among_the_good_news() {
     let zone = TimeZone::UTC;
-    let place = Place { zone: &zone, public_url: None };
+    let place = MailContext { zone: &zone, public_url: None };
     let up =
         NoticeRow { kind: "recovery".into(), problem: false, from: "down".into(), to: "up".into(), ..down() };
     let mut all = contents(vec![up.clone(), up]);

@@ -22,7 +22,7 @@ use crate::config::mail_hello;
 use crate::config::pem;
 use crate::config::{MailConfig, MailSecurity};
 use crate::notification::mail::dialogue;
-use crate::notification::mail::dialogue::{Dialogue, Step};
+use crate::notification::mail::dialogue::{Dialogue, SmtpStep};
 use crate::notification::mail::secrets::LoginSecrets;
 use crate::notification::mail::trust;
 
@@ -235,10 +235,10 @@ fn advice_for_dialogue(error: &dialogue::Error, mail: &MailConfig) -> &'static s
         E::NoStarttls => {
             "; nothing is sent to it in clear: if it speaks TLS from the start, set mail.security to tls"
         }
-        E::Timeout(Step::Greeting) if mail.security != MailSecurity::Tls => {
+        E::Timeout(SmtpStep::Greeting) if mail.security != MailSecurity::Tls => {
             "; if it speaks TLS from the start, set mail.security to tls"
         }
-        E::NoSmtp(Step::Greeting) => "; is this the port of a mail server?",
+        E::NoSmtp(SmtpStep::Greeting) => "; is this the port of a mail server?",
         E::NoLogin if mail.security == MailSecurity::None => {
             "; it may offer one over TLS alone: set mail.security to starttls or tls, or leave mail.user and \
              mail.password out"
@@ -249,7 +249,7 @@ fn advice_for_dialogue(error: &dialogue::Error, mail: &MailConfig) -> &'static s
             "; it wants a login: set mail.user and mail.password"
         }
         E::Refused { code: 530 | 534 | 535 | 538, .. } => "; check mail.user and mail.password",
-        E::Refused { step: Step::Hello, .. } | E::Refused { code: 504, .. } => {
+        E::Refused { step: SmtpStep::Hello, .. } | E::Refused { code: 504, .. } => {
             "; it may not accept what the gateway calls itself: set mail.hello to its full name"
         }
         _ => "",

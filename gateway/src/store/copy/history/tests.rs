@@ -41,7 +41,7 @@ async fn open(dir: &Path) -> Store {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Step {
+enum HistoryStep {
     Nothing,
     Seal,
     Compact,
@@ -49,21 +49,22 @@ enum Step {
     All,
 }
 
-impl Step {
-    const ALL: [Step; 5] = [Step::Nothing, Step::Seal, Step::Compact, Step::Merge, Step::All];
+impl HistoryStep {
+    const ALL: [HistoryStep; 5] =
+        [HistoryStep::Nothing, HistoryStep::Seal, HistoryStep::Compact, HistoryStep::Merge, HistoryStep::All];
 
     async fn run(self, store: &Store) {
         let (first, last) = (SERIES[0], NEWER);
-        if matches!(self, Step::Seal | Step::All) {
+        if matches!(self, HistoryStep::Seal | HistoryStep::All) {
             for series in SERIES {
                 let hour = SEALED * DAY + HOUR;
                 store.seal_step(&[samples(series, hour, hour + 2 * HOUR)]).await.unwrap();
             }
         }
-        if matches!(self, Step::Compact | Step::All) {
+        if matches!(self, HistoryStep::Compact | HistoryStep::All) {
             store.compact_step(SEALED, first, last, &|_| Kind::Gauge).await.unwrap();
         }
-        if matches!(self, Step::Merge | Step::All) {
+        if matches!(self, HistoryStep::Merge | HistoryStep::All) {
             store.merge_step(PERIOD, first, last).await.unwrap();
         }
     }
@@ -84,7 +85,7 @@ async fn found(store: &Store, series: u32) -> (Vec<Point>, Vec<Vec<Bucket>>) {
 
 /// Copies both databases of `from` in chunks of one block, and runs a step of the gateway once so many are copied.
 /// Returns the number of chunks.
-async fn copied(from: &Path, to: &Path, step: (usize, Step)) -> usize {
+async fn copied(from: &Path, to: &Path, step: (usize, HistoryStep)) -> usize {
     let store = open(from).await;
     template::copy_to(to);
     fs::remove_file(to.join(HISTORY_FILE)).unwrap();
@@ -114,7 +115,7 @@ async fn a_copy_has_every_block_whatever_moves_meanwhile_and_whenever() {
     let wanted = (found(&store, SERIES[0]).await, found(&store, SERIES[1]).await);
     assert_eq!((wanted.0.0.len(), wanted.0.1[0].len()), (3 * 96 + 8, 3 * 96));
     store.close().await;
-    for step in Step::ALL {
+    for step in HistoryStep::ALL {
         let mut at = 0;
         loop {
             let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -127,7 +128,7 @@ async fn a_copy_has_every_block_whatever_moves_meanwhile_and_whenever() {
             assert_eq!(copied, wanted, "{step:?} after {at} of {chunks}");
             assert!(found(&store, NEWER).await.0.is_empty());
             store.close().await;
-            if at >= chunks || matches!(step, Step::Nothing) {
+            if at >= chunks || matches!(step, HistoryStep::Nothing) {
                 assert!(chunks > 20, "{chunks}");
                 break;
             }

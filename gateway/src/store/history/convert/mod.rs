@@ -38,7 +38,7 @@ pub enum Conversion {
 
 /// How far the conversion has come.
 #[derive(Clone, Copy, Debug, Default)]
-struct Place {
+struct ConvertCursor {
     after: i64,
     day: i64,
 }
@@ -101,11 +101,11 @@ impl Store {
         }
     }
 
-    async fn place(&self) -> Result<Place> {
+    async fn place(&self) -> Result<ConvertCursor> {
         let mut conn = self.history.read().acquire().await?;
         let after = blocks::progress(&mut conn, CONVERTED).await?.unwrap_or(0);
         let day = blocks::progress(&mut conn, NEXT_DAY).await?.unwrap_or(i64::MIN);
-        Ok(Place { after, day })
+        Ok(ConvertCursor { after, day })
     }
 
     /// Returns whether a part of the old file was damaged.
@@ -168,14 +168,14 @@ fn set_aside(file: &Path) -> Result<()> {
 }
 
 /// Reads the samples that follow. Returns `None` at the end of the file.
-async fn read(file: &Path, place: Place) -> Result<Option<Part>> {
+async fn read(file: &Path, place: ConvertCursor) -> Result<Option<Part>> {
     let mut conn = files::read_only(file).await?;
     let part = next_part(&mut conn, place).await;
     let _ = conn.close().await;
     part
 }
 
-async fn next_part(conn: &mut SqliteConnection, place: Place) -> Result<Option<Part>> {
+async fn next_part(conn: &mut SqliteConnection, place: ConvertCursor) -> Result<Option<Part>> {
     let sql = "select id, host, service, label, uom, (select max(id) from series) from series
                where id > $1 order by id limit 1";
     let found: Option<(i64, i64, String, String, String, i64)> =

@@ -12,7 +12,7 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::super::Store;
 use super::blocks::{self, Block, Table};
-use super::read::{self, Found};
+use super::read::{self, DecodedBlocks};
 use crate::clock;
 
 /// Hours of a day, and of a block of samples.
@@ -388,7 +388,11 @@ async fn add_buckets(
 }
 
 /// Reads blocks of samples. Damaged ones are moved aside.
-async fn samples(conn: &mut SqliteConnection, table: Table, keys: &[i64]) -> sqlx::Result<Found<Point>> {
+async fn samples(
+    conn: &mut SqliteConnection,
+    table: Table,
+    keys: &[i64],
+) -> sqlx::Result<DecodedBlocks<Point>> {
     let found = read::samples(blocks::get(conn, table, keys).await?);
     set_damaged(conn, table, &found).await?;
     Ok(found)
@@ -400,25 +404,29 @@ async fn buckets(
     table: Table,
     width: Second,
     keys: &[i64],
-) -> sqlx::Result<Found<Bucket>> {
+) -> sqlx::Result<DecodedBlocks<Bucket>> {
     let found = read::buckets(blocks::get(conn, table, keys).await?, width);
     set_damaged(conn, table, &found).await?;
     Ok(found)
 }
 
-async fn set_damaged<T>(conn: &mut SqliteConnection, table: Table, found: &Found<T>) -> sqlx::Result<()> {
+async fn set_damaged<T>(
+    conn: &mut SqliteConnection,
+    table: Table,
+    found: &DecodedBlocks<T>,
+) -> sqlx::Result<()> {
     for key in &found.damaged {
         blocks::set_damaged(conn, table, *key, clock::wall()).await?;
     }
     Ok(())
 }
 
-fn by_key<T>(found: Found<T>) -> BTreeMap<i64, Vec<T>> {
+fn by_key<T>(found: DecodedBlocks<T>) -> BTreeMap<i64, Vec<T>> {
     found.blocks.into_iter().collect()
 }
 
 /// The blocks must be in the order of time.
-fn by_series(found: Found<Point>) -> Samples {
+fn by_series(found: DecodedBlocks<Point>) -> Samples {
     let mut all = Samples::new();
     for (key, points) in found.blocks {
         all.entry(block::parts(key).1).or_default().extend(points);

@@ -127,7 +127,7 @@ async fn the_state_of_the_statement_is_that_of_the_engine() {
             let all = super::list(&mut tx, Default::default(), at(now), (i64::MAX, 1_000)).await.unwrap();
             let all = readable(all);
             for state in fleetgate_engine::rental::life::State::ALL {
-                let wanted = super::Wanted { state: Some(state), ..Default::default() };
+                let wanted = super::Filter { state: Some(state), ..Default::default() };
                 let found = super::list(&mut tx, wanted, at(now), (i64::MAX, 1_000)).await.unwrap();
                 let expected: Vec<Id> =
                     all.iter().filter(|r| r.life.state(at(now)) == state).map(|r| r.id).collect();
@@ -334,7 +334,7 @@ async fn shop() -> (Store, tempfile::TempDir, Id) {
 }
 
 async fn events_of(tx: &mut Tx) -> Vec<EventRow> {
-    events::list(tx, events::Wanted::default(), (0, i64::MAX), 10_000).await.unwrap()
+    events::list(tx, events::Filter::default(), (0, i64::MAX), 10_000).await.unwrap()
 }
 
 async fn told(tx: &mut Tx) -> Vec<(i64, String)> {
@@ -629,7 +629,7 @@ async fn many_rentals_are_announced_in_the_order_of_time() {
     let times: Vec<i64> = told(&mut tx).await.into_iter().map(|(at, _)| at).collect();
     assert!(times.is_sorted(), "{times:?}");
     for n in 0..250 {
-        let wanted = events::Wanted { rental: Some(id(10 + n)), customer: Some(id(1)) };
+        let wanted = events::Filter { rental: Some(id(10 + n)), customer: Some(id(1)) };
         let own = events::list(&mut tx, wanted, (0, i64::MAX), 10).await.unwrap();
         let kinds: Vec<&str> = own.iter().map(|event| event.kind.as_str()).collect();
         assert_eq!(
@@ -637,7 +637,7 @@ async fn many_rentals_are_announced_in_the_order_of_time() {
             ["rental.booked", "rental.active", "rental.ended", "rental.cleaning", "rental.closed"]
         );
     }
-    let nobody = events::Wanted { customer: Some(id(99)), ..events::Wanted::default() };
+    let nobody = events::Filter { customer: Some(id(99)), ..events::Filter::default() };
     assert!(events::list(&mut tx, nobody, (0, i64::MAX), 10).await.unwrap().is_empty());
 }
 

@@ -1,6 +1,6 @@
-//! Places for the requests of strangers on HTTP/2 connections.
+//! Permits for the requests of strangers on HTTP/2 connections.
 //!
-//! A connection always has a place for one request. Further ones at the same time share a few places
+//! A connection always has a permit for one request. Further ones at the same time share a few permits
 //! until the connection has a login. So strangers cannot multiply what a request costs by the streams
 //! of their connections, and a stranger with one request, such as a login, is never kept out.
 
@@ -10,22 +10,22 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::api::Login;
 
-/// Shared places of all connections: a few browsers at once that load the page before the login.
+/// Shared permits of all connections: a few browsers at once that load the page before the login.
 const SHARED: usize = 128;
 
-/// The places that connections share. Cheap to clone.
+/// The permits that connections share. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Shared(Arc<Semaphore>);
 
-/// The places of one connection.
-pub(super) struct Places {
+/// The permits of one connection.
+pub(super) struct RequestPermits {
     own: Arc<Semaphore>,
     shared: Arc<Semaphore>,
     login: Login,
 }
 
-/// A place, until it is dropped.
-pub(super) struct Place {
+/// A permit for one request, until it is dropped.
+pub(super) struct RequestPermit {
     /// `None` for a connection with a login.
     _permit: Option<OwnedSemaphorePermit>,
     login: Login,
@@ -36,29 +36,29 @@ impl Shared {
         Shared(Arc::new(Semaphore::new(SHARED)))
     }
 
-    /// Returns the places of a connection on which `login` notes a login.
-    pub fn of_a_connection(&self, login: Login) -> Places {
-        Places { own: Arc::new(Semaphore::new(1)), shared: self.0.clone(), login }
+    /// Returns the permits of a connection on which `login` notes a login.
+    pub fn of_a_connection(&self, login: Login) -> RequestPermits {
+        RequestPermits { own: Arc::new(Semaphore::new(1)), shared: self.0.clone(), login }
     }
 }
 
-impl Places {
-    /// Returns a place for a request, if one is free.
-    pub fn take(&self) -> Option<Place> {
+impl RequestPermits {
+    /// Returns a permit for a request, if one is free.
+    pub fn take(&self) -> Option<RequestPermit> {
         let login = self.login.clone();
         if login.is_known() {
-            return Some(Place { _permit: None, login });
+            return Some(RequestPermit { _permit: None, login });
         }
         let free = |places: &Arc<Semaphore>| places.clone().try_acquire_owned();
         let permit = free(&self.own).or_else(|_| free(&self.shared)).ok()?;
-        Some(Place { _permit: Some(permit), login })
+        Some(RequestPermit { _permit: Some(permit), login })
     }
 }
 
-impl Place {
-    /// Gives the place back if the request brought a login: its response may be an event stream.
-    pub fn answered(self) -> Place {
-        if self.login.is_known() { Place { _permit: None, ..self } } else { self }
+impl RequestPermit {
+    /// Gives the permit back if the request brought a login: its response may be an event stream.
+    pub fn answered(self) -> RequestPermit {
+        if self.login.is_known() { RequestPermit { _permit: None, ..self } } else { self }
     }
 }
 
@@ -70,7 +70,7 @@ mod tests {
     fn strangers_share_few_places_and_each_connection_has_one() {
         let shared = Shared::new();
         let flood = shared.of_a_connection(Login::default());
-        let held: Vec<Place> = std::iter::from_fn(|| flood.take()).take(1_000).collect();
+        let held: Vec<RequestPermit> = std::iter::from_fn(|| flood.take()).take(1_000).collect();
         assert_eq!(held.len(), SHARED + 1);
         let other = shared.of_a_connection(Login::default());
         let one = other.take().expect("its own place");

@@ -5,17 +5,17 @@
 
 use fleetgate_engine::messages::{HostKey, KeyType, SshRun};
 
-pub(super) struct Wanted {
+pub(super) struct HostKeyTypes {
     key_types: Vec<KeyType>,
     /// The pin is a fingerprint without a type: the server may show another key than the pinned one.
     blind: bool,
 }
 
-impl Wanted {
+impl HostKeyTypes {
     pub(super) fn of(run: &SshRun) -> Self {
         let pinned = run.pin.as_ref().and_then(|pin| pin.key_type);
         let others = KeyType::ALL.into_iter().filter(|t| Some(*t) != pinned);
-        Wanted {
+        HostKeyTypes {
             key_types: pinned.into_iter().chain(others).collect(),
             blind: run.pin.is_some() && pinned.is_none(),
         }
@@ -37,8 +37,8 @@ impl Wanted {
 mod tests {
     use super::*;
 
-    fn wanted(pin: Option<HostKey>) -> Wanted {
-        Wanted::of(&SshRun { pin, learn: false, user: None, commands: Vec::new() })
+    fn wanted(pin: Option<HostKey>) -> HostKeyTypes {
+        HostKeyTypes::of(&SshRun { pin, learn: false, user: None, commands: Vec::new() })
     }
 
     fn shown(key_type: KeyType) -> HostKey {
