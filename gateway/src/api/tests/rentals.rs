@@ -246,8 +246,37 @@ async fn labels_choose_any_free_device_and_given_ones_come_first() {
     assert_eq!((refused.status, refused.code()), (409, "occupied"), "{}", refused.text);
     let conflict = &refused.json["conflict"];
     assert_eq!((&conflict["device"], &conflict["next_free"]["device_name"]), (&Value::Null, &json!("cam-1")));
+    let [second, first] = [0, 1].map(|n| &made.json["rentals"][n]);
+    let occupied = [first, second].map(|rental| {
+        json!({ "device": rental["device"], "device_name": rental["device_name"],
+                "from": rental["occupied_from"], "until": rental["occupied_until"] })
+    });
+    assert_eq!((&conflict["devices"], &conflict["devices_left_out"]), (&json!(occupied), &json!(0)));
+    assert!(!refused.text.contains("crm-17") && !refused.text.contains("k_"), "{}", refused.text);
+    let tried = json!({ "customer": "crm-17", "items": [any(&hence(3 * HOUR))], "dry_run": true });
+    let tried = api.operator().post("/api/v1/bookings", tried).await;
+    assert_eq!((tried.status, &tried.json["conflict"]["devices"]), (409, &json!(occupied)), "{}", tried.text);
     let none = book(&api, json!([{ "labels": { "kind": "cam", "name": "x" }, "until": hence(9) }])).await;
     assert_eq!(field(&none), (422, "items[0].labels"));
+}
+
+#[tokio::test]
+async fn a_refused_selection_names_its_first_devices_and_counts_the_others() {
+    let api = shop().await;
+    let mut expected = vec!["cam-1".to_owned(), "cam-2".to_owned()];
+    for n in 3..=12 {
+        expected.push(format!("cam-{n}"));
+        device(&api, &format!("cam-{n}")).await;
+    }
+    expected.sort();
+    let any = json!({ "labels": { "kind": "cam" }, "from": hence(HOUR), "until": hence(2 * HOUR) });
+    must(&book(&api, json!(vec![any.clone(); 12])).await);
+    let refused = book(&api, json!([any])).await;
+    let conflict = &refused.json["conflict"];
+    let names: Vec<&str> =
+        conflict["devices"].as_array().unwrap().iter().map(|device| text(&device["device_name"])).collect();
+    assert_eq!(names, &expected[..10]);
+    assert_eq!(conflict["devices_left_out"], 2);
 }
 
 #[tokio::test]
