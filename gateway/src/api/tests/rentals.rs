@@ -340,14 +340,22 @@ async fn of_fifty_bookings_of_one_device_one_wins() {
 async fn a_repeated_booking_has_one_effect_and_a_refused_one_leaves_its_key() {
     let api = shop().await;
     let caller = api.operator().header("idempotency-key", "order-1");
-    let body = json!({ "customer": "crm-17", "items": [item("cam-1", HOUR, 2 * HOUR)], "notes": "n" });
+    let mut of = item("cam-1", HOUR, 2 * HOUR);
+    of["name"] = json!("zora");
+    let body = json!({ "customer": "crm-17", "external_ref": "zora-1", "items": [of], "notes": "n" });
     let first = caller.post("/api/v1/bookings", body.clone()).await;
     assert_eq!(first.status, 201, "{}", first.text);
+    assert!(!fixture::answers(&api.state.store).await.contains("zora"), "stored answers have ids only");
     let second = caller.post("/api/v1/bookings", body.clone()).await;
     assert_eq!((second.status, &second.json["id"]), (201, &first.json["id"]));
     assert_eq!(second.headers["idempotency-replayed"], "true");
     assert_eq!(second.json["notes"], Value::Null, "what the client wrote is kept in one place");
+    let references = |of: &Answer| (of.json["external_ref"].clone(), of.json["rentals"][0]["name"].clone());
+    assert_eq!(references(&second), (json!("zora-1"), json!("zora")));
     let other = api.operator().header("idempotency-key", "order-2");
+    let mut body = body;
+    body["external_ref"] = Value::Null;
+    body["items"][0].as_object_mut().unwrap().remove("name");
     assert_eq!(other.post("/api/v1/bookings", body.clone()).await.code(), "occupied");
     must(&api.operator().post(&format!("{}/cancel", path(&first.json["rentals"][0])), json!({})).await);
     assert_eq!(other.post("/api/v1/bookings", body).await.status, 201);
