@@ -230,12 +230,13 @@ fn digest_of(parts: &Parts, body: &[u8]) -> [u8; 32] {
 async fn before(app: &AppState, call: &Call) -> Result<Option<Response>, Problem> {
     let mut conn = app.store.reader().await?;
     let Some(known) = stored::find(&mut conn, &call.principal, &call.key).await? else { return Ok(None) };
+    drop(conn);
     if known.request != call.request {
         return Err(reused());
     }
     match known.answer {
         Some(answer) => {
-            let body = references::with_present(&mut conn, answer.body).await?;
+            let body = references::with_present(&app.store, answer.body).await?;
             Ok(Some(replayed(Answer { body, ..answer })))
         }
         None => Err(Problem::conflict(

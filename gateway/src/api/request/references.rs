@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::ids::Kind;
 use crate::api::response::problem::Problem;
-use crate::store::SqliteConnection;
+use crate::store::Store;
 use crate::store::rentals::references::{self, Reference};
 
 /// Every booking and rental in an answer has this field.
@@ -30,14 +30,14 @@ pub fn without(body: String) -> String {
 ///
 /// # Errors
 /// Fails when the database cannot be read.
-pub async fn with_present(conn: &mut SqliteConnection, body: String) -> Result<String, Problem> {
+pub async fn with_present(store: &Store, body: String) -> Result<String, Problem> {
     let Some(mut answer) = parsed(&body) else { return Ok(body) };
     let (mut rentals, mut bookings) = (BTreeSet::new(), BTreeSet::new());
     each(&mut answer, &mut |id, _| {
         rentals.extend(Kind::Rental.parse(id).ok());
         bookings.extend(Kind::Booking.parse(id).ok());
     });
-    let present = references::of(conn, &rentals, &bookings).await?;
+    let present = references::of(&mut *store.reader().await?, &rentals, &bookings).await?;
     each(&mut answer, &mut |id, object| {
         if let Some(reference) = present.get(id) {
             fill(object, reference);
@@ -110,8 +110,7 @@ mod tests {
         first["rentals"][0]["end_note"] = json!("Zora left");
         let stored = without(first.to_string());
         assert!(!stored.to_lowercase().contains("zora"), "{stored}");
-        let mut conn = store.reader().await.unwrap();
-        let again = with_present(&mut conn, stored).await.unwrap();
+        let again = with_present(&store, stored).await.unwrap();
         let again: Value = serde_json::from_str(&again).unwrap();
         assert_eq!(again, answer(json!("now"), json!("door")));
     }
