@@ -386,12 +386,12 @@ fn of_columns(columns: Columns, plan: &Plan, uom: String) -> QueriedSeries {
     }
 }
 
-fn rounded(column: Vec<Option<f64>>) -> Vec<Option<f64>> {
+pub(super) fn rounded(column: Vec<Option<f64>>) -> Vec<Option<f64>> {
     column.into_iter().map(|value| value.map(|value| decimal::significant(value, DIGITS))).collect()
 }
 
 /// The unit as it is shown. A counter is shown as its rate.
-fn uom(series: &Series) -> String {
+pub(super) fn uom(series: &Series) -> String {
     match SeriesKind::of(&series.uom) {
         SeriesKind::Counter => "1/s".to_owned(),
         SeriesKind::Gauge => series.uom.clone(),

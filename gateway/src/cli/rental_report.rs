@@ -8,7 +8,7 @@ use super::rental::{clock, window};
 use super::report;
 use super::table::{self, Column};
 use crate::api::rentals::report::{
-    RentalOutage, RentalReport, RentalReportChange, RentalReportDevice, RentalTraffic,
+    RentalIncident, RentalOutage, RentalReport, RentalReportChange, RentalReportDevice, RentalTraffic,
 };
 use crate::cli::out;
 
@@ -29,6 +29,11 @@ fn print(of: &RentalReport) {
     section("Outages", &OUTAGES, of.outages.iter().map(|outage| outage_row(of, outage, zone)).collect());
     if of.outages_left_out > 0 {
         out::line!("and {} more outages", of.outages_left_out);
+    }
+    let incidents = of.incidents.iter().map(|incident| incident_row(of, incident, zone)).collect();
+    section("Incidents", &INCIDENTS, incidents);
+    if of.incidents_left_out > 0 {
+        out::line!("and {} more incidents", of.incidents_left_out);
     }
 }
 
@@ -120,14 +125,36 @@ const OUTAGES: [Column; 5] = [
 ];
 
 fn outage_row(report: &RentalReport, of: &RentalOutage, zone: Option<&str>) -> Vec<String> {
-    let device = report.devices.iter().find(|device| device.device == of.device);
     vec![
-        table::safe(device.map_or(&of.device, |device| &device.device_name)),
+        device_name(report, &of.device),
         table::safe(of.service.as_deref().unwrap_or_default()),
         table::state(&of.state),
         clock(&of.from, zone),
         clock(&of.until, zone),
     ]
+}
+
+const INCIDENTS: [Column; 5] = [
+    Column::name("DEVICE"),
+    Column::whole("INCIDENT"),
+    Column::text("CAUSE"),
+    Column::whole("FROM"),
+    Column::whole("UNTIL"),
+];
+
+fn incident_row(report: &RentalReport, of: &RentalIncident, zone: Option<&str>) -> Vec<String> {
+    vec![
+        device_name(report, &of.device),
+        table::safe(&of.incident),
+        table::safe(&of.cause.replace('_', " ")),
+        clock(&of.from, zone),
+        clock(&of.until, zone),
+    ]
+}
+
+fn device_name(report: &RentalReport, id: &str) -> String {
+    let device = report.devices.iter().find(|device| device.device == id);
+    table::safe(device.map_or(id, |device| &device.device_name))
 }
 
 #[cfg(test)]

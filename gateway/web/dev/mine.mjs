@@ -34,6 +34,17 @@ export function mine({ people, customer }) {
     return [200, { account: 'guest', port: 22, name, addresses, known_hosts: `${name},${addresses.join(',')} ssh-ed25519 AAAA\n`, mode: 'certificates', certificates }];
   }
 
+  function valuesOf(id) {
+    const { from, until, state } = list.find((one) => one.id === id) ?? list[0];
+    const step = 600;
+    const start = Math.ceil(Date.parse(from) / 1000 / step) * step;
+    const steps = Math.max(0, Math.floor((Math.min(Date.parse(until), Date.now()) / 1000 - start) / step));
+    if (state === 'cancelled' || steps === 0) return [200, { start: null, step_s: 0, tier: null, series: [], truncated: false }];
+    const avg = Array.from({ length: steps }, (_, i) => (i > 20 && i < 26 ? null : 40 + 6 * Math.sin(i / 9)));
+    const series = { service: 'temperature', name: 'temperature', unit: 'C', min: avg, avg, max: avg, count: avg.map((value) => (value === null ? 0 : 10)) };
+    return [200, { start: iso(start * 1000), step_s: step, tier: '5m', series: [series], truncated: false }];
+  }
+
   function renters(on, method, query, body) {
     const own = { ...body, person: people.first().id };
     query.set('person', own.person);
@@ -55,6 +66,7 @@ export function mine({ people, customer }) {
     if (on('/my')) return [200, me()];
     if (on('/my/rentals')) return [200, { items: list }];
     if ((match = on('/my/rentals/([^/]+)/ssh'))) return sshOf(match[1]);
+    if ((match = on('/my/rentals/([^/]+)/values'))) return valuesOf(match[1]);
     if ((match = on('/my/rentals/([^/]+)'))) {
       const one = list.find(({ id }) => id === match[1]);
       return one ? [200, { ...one, changes: one.state === 'active' ? changes : [] }] : [404, { code: 'not_found', title: 'not found', detail: 'there is no such rental' }];

@@ -167,6 +167,7 @@ export function rentals({ hosts, page, tell, qr }) {
       changes: [change(Date.parse(one.created_at), 'booked'), ...(one.ended ? [change(one.ended, one.reason === 'cancelled' ? 'cancelled' : 'ended')] : [])],
       devices: had ? [{ device: one.device, device_name: name, ...times(from, until), availability, services: [{ service: 'ping', availability }] }] : [],
       outages: had ? [{ device: one.device, service: null, state: 'down', ...times(from, from + down * 1000) }] : [], outages_left_out: 0,
+      incidents: had ? [{ incident: 'i_000000000000a', device: one.device, scope: 'host', cause: 'host_down', ...times(from, from + down * 1000) }] : [], incidents_left_out: 0,
       traffic: { sent_packets: 1031, sent_bytes: 1_203_400, received_packets: 2920, received_bytes: 3_400_120 }, intervals: [], intervals_left_out: 0,
     };
   }

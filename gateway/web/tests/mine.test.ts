@@ -6,7 +6,7 @@ vi.mock('../src/api/mine', () => ({ logIn, mySession, logOut: vi.fn() }));
 
 import { Refused } from '../src/api/client';
 import type { MyRental } from '../src/api/mine';
-import { deviceWords, grouped, metricOf, newestFirst, stateWords, whenWords } from '../src/lib/mine';
+import { deviceWords, grouped, linesOf, metricOf, newestFirst, stateWords, whenWords } from '../src/lib/mine';
 import { isMine, myPageOf, tokenIn } from '../src/lib/my-paths';
 import { pageOf } from '../src/lib/paths';
 import { session } from '../src/my/session.svelte';
@@ -61,6 +61,22 @@ describe('rentals for their customer', () => {
     expect(metricOf({ name: 'rtt', unit: 'ms', value: 0.4, warn: '200' })).toEqual({ label: 'rtt', uom: 'ms', value: 0.4, warn: '200', crit: undefined, min: undefined, max: undefined });
     const changes = [{ at: '2026-12-10T12:00:00Z', status: 'up' }, { at: '2026-12-10T13:00:00Z', status: 'down' }, { at: '2026-12-10T13:00:00Z', service: 'ping', status: 'critical' }];
     expect(newestFirst(changes).map(({ status }) => status)).toEqual(['critical', 'down', 'up']);
+  });
+});
+
+describe('the values of a rental', () => {
+  const columns = { min: [1, null, 3], avg: [2, null, 4], max: [3, null, 9], count: [2, 0, 2] };
+  const values = { start: '2026-12-10T12:00:00Z', step_s: 300, tier: '5m' as const, truncated: false };
+
+  it('are a line for each metric that has any', () => {
+    const none = { min: [null], avg: [null], max: [null], count: [0] };
+    const lines = linesOf({ ...values, series: [{ service: 'ping', name: 'rta', unit: 'ms', ...columns }, { name: 'x', unit: '', ...none }, { name: 'load', unit: '', ...columns }] });
+    expect(lines.map(({ service, name, words }) => [service, name, words])).toEqual([['ping', 'rta', '1 ms to 9 ms, last 4 ms'], ['', 'load', '1 to 9, last 4']]);
+    expect(lines[0]!.spark.path).toMatch(/^M/);
+  });
+
+  it('are none while there is no time of them', () => {
+    expect(linesOf({ ...values, start: null, tier: null, step_s: 0, series: [] })).toEqual([]);
   });
 });
 

@@ -1,6 +1,6 @@
 //! Queries: the resolution that answers one, its columns, and groups of hosts.
 
-use std::cmp::max;
+use std::cmp::{max, min};
 
 use fleetgate_probes::range::{Range, Thresholds};
 
@@ -88,6 +88,20 @@ pub struct Plan {
     pub end: Second,
 }
 
+impl Plan {
+    fn steps(&self) -> usize {
+        usize::try_from((self.end - self.start) / max(self.step, 1)).unwrap_or(0)
+    }
+
+    /// Returns the part of which every bucket lies within `[from, to)` as a whole. `None`: no bucket does.
+    pub fn within(self, from: Second, to: Second) -> Option<Plan> {
+        let step = max(self.step, 1);
+        let start = max(from, self.start).saturating_add(step - 1).div_euclid(step) * step;
+        let end = min(to, self.end).div_euclid(step) * step;
+        (start < end).then_some(Plan { start, end, ..self })
+    }
+}
+
 /// Plans a query of `[from, to)` with at most so many points, two at least. Samples answer steps below five
 /// minutes; otherwise the coarsest tier that has the step answers it, as a finer one would. One that is not
 /// kept for as long is left to the next coarser one, with its step.
@@ -138,6 +152,27 @@ impl Columns {
         Columns { min: vec![None; len], avg: vec![None; len], max: vec![None; len], count: vec![0; len] }
     }
 
+    /// Returns the columns of a plan without a value.
+    pub fn of(plan: &Plan) -> Columns {
+        Columns::empty(plan.steps())
+    }
+
+    /// Takes the values of columns that begin `offset` steps later.
+    pub fn put(&mut self, later: &Columns, offset: usize) {
+        for (i, count) in later.count.iter().enumerate().take(self.count.len().saturating_sub(offset)) {
+            if let Some(values) = later.get(i) {
+                self.set(i + offset, values, *count);
+            }
+        }
+    }
+
+    /// Removes the first value. That of a counter is a rate since a sample that may be before the first step.
+    pub fn remove_first(&mut self) {
+        if let Some(i) = self.count.iter().position(|count| *count > 0) {
+            (self.min[i], self.avg[i], self.max[i], self.count[i]) = (None, None, None, 0);
+        }
+    }
+
     fn set(&mut self, i: usize, [min, avg, max]: [f64; 3], count: u32) {
         (self.min[i], self.avg[i], self.max[i]) = (Some(min), Some(avg), Some(max));
         self.count[i] = count;
@@ -153,7 +188,7 @@ impl Columns {
 /// outside of it are left out.
 pub fn columns(buckets: &[Bucket], plan: &Plan) -> Columns {
     let step = max(plan.step, 1);
-    let len = usize::try_from((plan.end - plan.start) / step).unwrap_or(0);
+    let len = plan.steps();
     let mut columns = Columns::empty(len);
     let slot = |bucket: &Bucket| (bucket.at - plan.start).div_euclid(step);
     for part in super::rollup::merge(buckets, 1, step) {

@@ -15,13 +15,16 @@ use super::ssh;
 use crate::api::devices;
 use crate::api::request::ids::{self, Kind};
 use crate::api::request::transaction::ApiTx;
-use crate::api::response::problem::{Conflict, NextFree, Problem};
+use crate::api::response::problem::{Conflict, NextFree, OccupiedDevice, Problem};
 use crate::api::types::Labels;
 use crate::store::rentals::devices::{self as renting, Candidate};
 use crate::store::rentals::occupancies;
 
 /// Devices whose occupancies are read at once.
 pub const AT_ONCE: usize = 100;
+
+/// Devices of a selection that a refusal names. A selection may be the whole fleet.
+const MAX_NAMED: usize = 10;
 
 /// The occupancies of one device, now and later. It bounds what a decision reads and a refusal names.
 const MAX_OF_DEVICE: usize = 1_000;
@@ -225,12 +228,14 @@ pub async fn candidate(write: &mut ApiTx<'_>, device: HostId, name: &str) -> Res
     })
 }
 
-/// The occupancy in the way of an item, and the next window that is free.
+/// The occupancies in the way of an item, and the next window that is free.
 #[derive(Default)]
 pub struct Refusal {
     /// A device that has too many rentals and blocks. Others of a selection may be free.
     full: Option<Problem>,
-    first: Option<(Candidate, Occupancy)>,
+    /// The first ones.
+    occupied: Vec<(Candidate, Occupancy)>,
+    left_out: u64,
     next: Option<(Candidate, Window)>,
 }
 
@@ -242,7 +247,11 @@ impl Refusal {
         taken: &[Occupancy],
         (wanted, now): (Window, Wall),
     ) {
-        self.first.get_or_insert_with(|| (device.clone(), conflict));
+        if self.occupied.len() < MAX_NAMED {
+            self.occupied.push((device.clone(), conflict));
+        } else {
+            self.left_out += 1;
+        }
         let horizon = now + LONGEST + LONGEST;
         let next = occupancy::next_free(taken, device.margins, wanted, (now, horizon));
         let earlier =
@@ -256,7 +265,7 @@ impl Refusal {
 
     /// `one`: the caller named the device.
     pub fn problem(self, one: bool, wanted: Window, item: Option<u64>) -> Problem {
-        if let (None, Some(full)) = (&self.first, self.full) {
+        if let (true, Some(full)) = (self.occupied.is_empty(), self.full) {
             return full;
         }
         let next = self.next.map(|(device, window)| NextFree {
@@ -266,9 +275,11 @@ impl Refusal {
             until: ids::time(window.until()),
         });
         let mut conflict = Conflict { item, next_free: next, ..Conflict::default() };
-        let mut detail = match self.first.filter(|_| one) {
-            Some((device, occupied)) => of_device(&mut conflict, device.id, &device.name, occupied),
+        let mut detail = match self.occupied.first().filter(|_| one) {
+            Some((device, occupied)) => of_device(&mut conflict, device.id, &device.name, *occupied),
             None => {
+                conflict.devices = self.occupied.iter().map(occupied_device).collect();
+                conflict.devices_left_out = Some(self.left_out);
                 let (from, until) = (ids::time(wanted.from()), ids::time(wanted.until()));
                 format!("no device of the selection is free from {from} until {until}")
             }
@@ -277,6 +288,15 @@ impl Refusal {
             detail += &format!("; {} is free from {} until {}", next.device_name, next.from, next.until);
         }
         Problem::occupied(detail, conflict)
+    }
+}
+
+fn occupied_device((device, occupied): &(Candidate, Occupancy)) -> OccupiedDevice {
+    OccupiedDevice {
+        device: Kind::Host.text(device.id),
+        device_name: device.name.clone(),
+        from: ids::time(occupied.from),
+        until: occupied.until.map(ids::time),
     }
 }
 

@@ -3,7 +3,7 @@
 //! One layer around all routes ensures that no handler can forget it. It finds the stored response
 //! of an earlier call. It passes any other call on with its key in reach of
 //! [`ApiTx`](super::transaction::ApiTx), which commits the key together with the effect. Then it stores
-//! the response without its secrets ([`Disclosed`]).
+//! the response without its secrets ([`Disclosed`]), and without what clients say of their rentals (`references`).
 //!
 //! Results keep their keys with the state of their service: `results`.
 
@@ -23,9 +23,9 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::auth::Principal;
-use super::extract;
 use super::person::PersonCaller;
 use super::transaction::PATIENCE;
+use super::{extract, references};
 use crate::api::AppState;
 use crate::api::response::problem::Problem;
 use crate::store::SqliteConnection;
@@ -230,11 +230,15 @@ fn digest_of(parts: &Parts, body: &[u8]) -> [u8; 32] {
 async fn before(app: &AppState, call: &Call) -> Result<Option<Response>, Problem> {
     let mut conn = app.store.reader().await?;
     let Some(known) = stored::find(&mut conn, &call.principal, &call.key).await? else { return Ok(None) };
+    drop(conn);
     if known.request != call.request {
         return Err(reused());
     }
     match known.answer {
-        Some(answer) => Ok(Some(replayed(answer))),
+        Some(answer) => {
+            let body = references::with_present(&app.store, answer.body).await?;
+            Ok(Some(replayed(Answer { body, ..answer })))
+        }
         None => Err(Problem::conflict(
             "answer_lost",
             "this call was made and took effect, and its answer was not kept: read the resource instead",
@@ -293,7 +297,7 @@ async fn store(
     let answer = Answer {
         status: parts.status.as_u16(),
         etag: parts.headers.get(header::ETAG).and_then(|tag| tag.to_str().ok()).map(ToOwned::to_owned),
-        body: again.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned()),
+        body: references::without(again.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned())),
     };
     let mut tx = app.store.begin_within(PATIENCE).await?;
     stored::answered(&mut tx, call.stored(), &answer, crate::clock::wall()).await?;

@@ -9,7 +9,7 @@
 //! | May they? | `permission.rs`, `rate_limits.rs`, `throttle.rs`, `in_progress.rs`; `checks.rs` asks before the handler |
 //! | What do they send? | `extract.rs` within `body_room.rs`, `strict_json.rs`, `parse.rs`, `merge_patch.rs`, `query.rs`, `ids.rs`, `managed_by.rs` |
 //! | Would a planned write be accepted? | `validation.rs` |
-//! | Was it sent before? | `idempotency.rs` |
+//! | Was it sent before? | `idempotency.rs`, `references.rs` |
 //! | How is it committed? | `transaction.rs` |
 
 pub mod auth;
@@ -27,6 +27,7 @@ pub mod permission;
 pub mod person;
 pub mod query;
 pub mod rate_limits;
+mod references;
 mod strict_json;
 pub mod throttle;
 pub mod token_cache;

@@ -160,7 +160,7 @@ pub struct Conflict {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0)]
     pub item: Option<u64>,
-    /// `h_...`; absent when no device of the selection is free.
+    /// `h_...`; absent when no device of the selection is free: see `devices`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -177,6 +177,26 @@ pub struct Conflict {
     /// The latest end that is possible for this rental.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latest_until: Option<String>,
+    /// When no device of the selection is free: devices of it and what occupies them, by name, at most 10.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<OccupiedDevice>,
+    /// Further occupied devices of the selection, which are not listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0)]
+    pub devices_left_out: Option<u64>,
+}
+
+/// A device of a selection, and the first occupancy in the way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OccupiedDevice {
+    /// `h_...`
+    pub device: String,
+    pub device_name: String,
+    /// When the device is occupied, preparation and turnaround included.
+    pub from: String,
+    /// Not included. Absent while it has no end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
 }
 
 /// A window in which a device can be booked.

@@ -36,9 +36,10 @@ const PERSON: [&str; 7] = [
     "POST /api/v1/my/renters/{renter}/credentials",
 ];
 /// Routes for people and for tokens of customers.
-const CUSTOMER: [&str; 4] = [
+const CUSTOMER: [&str; 5] = [
     "GET /api/v1/my/rentals",
     "GET /api/v1/my/rentals/{rental}",
+    "GET /api/v1/my/rentals/{rental}/values",
     "GET /api/v1/my/rental-events",
     "GET /api/v1/my/renters",
 ];

@@ -6,10 +6,13 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::Request;
+use fleetgate_engine::history::{DAY, Second};
+use fleetgate_probes::sample::Metric;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::document::OPEN;
+use super::metrics_query::{record, sample};
 use super::rental_ssh::{key, with_account, with_ssh};
 use super::rentals::{HOUR, field, item, must, rented, shop, text};
 use super::with_monitor::Ward;
@@ -562,6 +565,92 @@ async fn values_are_those_of_the_time_of_the_rental() {
     let over = mine.get(&path).await;
     assert_eq!((&over.json["device"]["status"], &over.json["services"]), (&Value::Null, &json!([])));
     assert!(!over.text.contains("critical"), "{}", over.text);
+}
+
+/// Puts a rental and the occupation of its device at a time, in seconds.
+async fn put_at(api: &TestApi, (from, until): (Second, Second)) {
+    let bind = [from, until].map(|at| (at * 1_000).to_string());
+    for sql in [
+        "update rentals set from_at = $1, prepared_from = $1, until_at = $2",
+        "update occupancies set from_at = $1, until_at = $2",
+    ] {
+        fixture::run(&api.state.store, sql, &bind.each_ref().map(String::as_str)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_values_of_a_rental_are_seen_after_its_end_and_none_of_before_or_after() {
+    let api = shop().await;
+    let rental = rented(&api, json!({ "device": "cam-1", "until": super::rentals::hence(HOUR) })).await;
+    let device = Kind::Host.parse(text(&rental["device"])).unwrap();
+    let begin = (crate::clock::day() - 1) * DAY;
+    let minute = |n: i64| begin + n * 60;
+    let metric =
+        |label: &str, uom: &str, value: i64| Metric { value: Some(value as f64), ..Metric::gap(label, uom) };
+    let mut samples = Vec::new();
+    for n in 60..240 {
+        let values = vec![metric("rta", "ms", n), metric("rx", "c", n * n * 60)];
+        samples.push(sample(device, "ping", minute(n), values));
+    }
+    for (n, label) in [(119, "predecessor"), (120, "own"), (179, "last"), (180, "successor")] {
+        samples.push(sample(device, label, minute(n), vec![metric(label, "", n)]));
+    }
+    record(&api, &samples).await;
+    let ada = person(&api, "crm-17", "Ada").await;
+    let callers = [browser(&api, &logged_in(&api, "crm-17", &ada).await), program(&api, "crm-17").await];
+    let path = format!("/api/v1/my/rentals/{}/values", text(&rental["id"]));
+    let known = |series: &Value, column: &str| -> Vec<f64> {
+        series[column].as_array().unwrap().iter().filter_map(Value::as_f64).collect()
+    };
+    let nothing = callers[0].get(&path).await;
+    assert_eq!(must(&nothing)["series"], json!([]), "it began just now: {}", nothing.text);
+
+    put_at(&api, (minute(120), minute(180))).await;
+    for caller in &callers {
+        let answer = caller.get(&format!("{path}?points=300")).await;
+        let shown = must(&answer);
+        assert_eq!(
+            (&shown["start"], &shown["step_s"]),
+            (&json!(crate::api::metrics::text(minute(120))), &json!(15))
+        );
+        let names: Vec<&str> =
+            shown["series"].as_array().unwrap().iter().map(|one| text(&one["name"])).collect();
+        assert_eq!(names, ["last", "own", "rta", "rx"], "{}", answer.text);
+        let (rta, rx) = (&shown["series"][2], &shown["series"][3]);
+        let expected: Vec<f64> = (120..180).map(|n| n as f64).collect();
+        assert_eq!(known(rta, "avg"), expected, "the one at the begin, and not the one at the end");
+        // The first rate would count from the last sample of the predecessor.
+        let rates: Vec<f64> = (121..180).map(|n: i64| (n * n - (n - 1) * (n - 1)) as f64).collect();
+        assert_eq!((known(rx, "avg"), &rx["unit"]), (rates, &json!("1/s")));
+    }
+
+    // Steps of five minutes: the first and the last one are of others too.
+    put_at(&api, (minute(120) + 7, minute(180) - 7)).await;
+    let answer = callers[0].get(&format!("{path}?points=12")).await;
+    let shown = must(&answer);
+    assert_eq!(
+        (&shown["start"], &shown["step_s"]),
+        (&json!(crate::api::metrics::text(minute(125))), &json!(300))
+    );
+    let rta = shown["series"].as_array().unwrap().iter().find(|one| one["name"] == "rta").expect("a series");
+    let (least, most) = (known(rta, "min"), known(rta, "max"));
+    assert_eq!(
+        (least.len(), least.first(), most.last()),
+        (10, Some(&125.0), Some(&174.0)),
+        "{}",
+        answer.text
+    );
+    assert!(!answer.text.contains("predecessor") && !answer.text.contains("successor"), "{}", answer.text);
+    let halves = callers[0].get(&format!("{path}?points=2")).await;
+    assert_eq!(
+        (&must(&halves)["start"], &halves.json["series"]),
+        (&Value::Null, &json!([])),
+        "{}",
+        halves.text
+    );
+    for wrong in ["1", "301"] {
+        assert_eq!(callers[0].get(&format!("{path}?points={wrong}")).await.code(), "bad_query");
+    }
 }
 
 /// Asks for the page as this client, and returns status and body.

@@ -1,6 +1,6 @@
 //! The report of a rental: so far, final, and kept.
 
-use fleetgate_engine::id::HostId;
+use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::messages::GATEWAY;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -27,6 +27,38 @@ async fn report(api: &TestApi, rental: &Value) -> Answer {
 /// Makes the reports that are due.
 async fn round(api: &TestApi) {
     rental_reports::round(&api.state.store, crate::clock::wall(), &freeze).await.unwrap();
+}
+
+/// Adds incidents with their members, whose times are hours.
+async fn incidents(api: &TestApi, [first, second]: [HostId; 2]) {
+    let incidents =
+        "insert into incidents (id, extent, cause, words, site, opened_at, closed_at, merged_into) values
+        (9, 'host', 'host_down', 'cam-1 is down', null, $1, $1 + 3 * 3600000, null),
+        (10, 'site', 'site_lost', 'site hill: 3 hosts', 'hill', $1 - 3 * 3600000, null, null),
+        (11, 'service', 'service_failed', 'cam-2: ping', null, $1, null, null),
+        (12, 'host', 'host_down', 'cam-1 is down', null, $1, $1, null),
+        (13, 'service', 'service_failed', 'cam-2: rental', null, $1, null, null),
+        (14, 'host', 'host_down', 'cam-2 is down', null, $1, $1, 10)";
+    fixture::run(&api.state.store, incidents, &[&hour(0).as_millis().to_string()]).await;
+    let member = "insert into incident_members (incident, host, service, began_at, joined_at, left_at)
+        values ($1, $2, $3, $4, $4 + 60000, nullif($5, ''))";
+    let other = Id::from_i64(4_711);
+    for (incident, of, service, from, until) in [
+        ("9", first, "", 1, Some(2)),
+        ("9", first, "ping", 0, Some(1)),
+        ("10", other, "", -5, None),
+        ("10", second, "", -3, Some(3)),
+        ("11", second, "ping", 4, None),
+        ("11", first, "ping", -2, Some(0)),
+        ("12", first, "", 2, Some(3)),
+        ("13", second, "rental", 3, Some(4)),
+        ("14", second, "", 3, Some(4)),
+    ] {
+        let time = |at: i64| hour(at).as_millis().to_string();
+        let (of, from) = (of.as_i64().to_string(), time(from));
+        let until = until.map(time).unwrap_or_default();
+        fixture::run(&api.state.store, member, &[incident, &of, service, &from, &until]).await;
+    }
 }
 
 /// A rental of cam-1 from hour 0 to hour 4, which was extended to hour 6. The device was swapped for cam-2 at
@@ -138,6 +170,32 @@ async fn a_report_has_times_changes_availability_and_outages_of_the_time_of_the_
     let traffic =
         json!({ "sent_packets": 3, "sent_bytes": 1_500, "received_packets": 2, "received_bytes": 700 });
     assert_eq!(of["traffic"], traffic);
+}
+
+#[tokio::test]
+async fn a_report_has_the_incidents_of_its_devices_in_the_time_of_the_customer_and_nothing_of_other_hosts() {
+    let api = shop().await;
+    let (rental, devices) = returned(&api).await;
+    incidents(&api, devices).await;
+    let answer = report(&api, &rental).await;
+    let incident = |id: i64, device: HostId, scope: &str, cause: &str, from: i64, until: i64| {
+        let of = times(from, until);
+        json!({ "incident": Kind::Incident.text(Id::from_i64(id)), "scope": scope, "cause": cause,
+                "device": Kind::Host.text(device), "from": of["from"], "until": of["until"] })
+    };
+    let expected = json!([
+        incident(9, devices[0], "host", "host_down", 0, 2),
+        incident(10, devices[1], "site", "site_lost", 2, 3),
+        incident(11, devices[1], "service", "service_failed", 4, 5),
+    ]);
+    assert_eq!((&must(&answer)["incidents"], &answer.json["incidents_left_out"]), (&expected, &json!(0)));
+    assert!(!answer.text.contains("hill"), "a report may be given to the customer: {}", answer.text);
+    round(&api).await;
+    for sql in ["delete from incident_members", "delete from incidents"] {
+        fixture::run(&api.state.store, sql, &[]).await;
+    }
+    let last = report(&api, &rental).await;
+    assert_eq!((&must(&last)["final"], &last.json["incidents"]), (&json!(true), &expected), "it is kept");
 }
 
 #[tokio::test]

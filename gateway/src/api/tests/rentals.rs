@@ -246,8 +246,37 @@ async fn labels_choose_any_free_device_and_given_ones_come_first() {
     assert_eq!((refused.status, refused.code()), (409, "occupied"), "{}", refused.text);
     let conflict = &refused.json["conflict"];
     assert_eq!((&conflict["device"], &conflict["next_free"]["device_name"]), (&Value::Null, &json!("cam-1")));
+    let [second, first] = [0, 1].map(|n| &made.json["rentals"][n]);
+    let occupied = [first, second].map(|rental| {
+        json!({ "device": rental["device"], "device_name": rental["device_name"],
+                "from": rental["occupied_from"], "until": rental["occupied_until"] })
+    });
+    assert_eq!((&conflict["devices"], &conflict["devices_left_out"]), (&json!(occupied), &json!(0)));
+    assert!(!refused.text.contains("crm-17") && !refused.text.contains("k_"), "{}", refused.text);
+    let tried = json!({ "customer": "crm-17", "items": [any(&hence(3 * HOUR))], "dry_run": true });
+    let tried = api.operator().post("/api/v1/bookings", tried).await;
+    assert_eq!((tried.status, &tried.json["conflict"]["devices"]), (409, &json!(occupied)), "{}", tried.text);
     let none = book(&api, json!([{ "labels": { "kind": "cam", "name": "x" }, "until": hence(9) }])).await;
     assert_eq!(field(&none), (422, "items[0].labels"));
+}
+
+#[tokio::test]
+async fn a_refused_selection_names_its_first_devices_and_counts_the_others() {
+    let api = shop().await;
+    let mut expected = vec!["cam-1".to_owned(), "cam-2".to_owned()];
+    for n in 3..=12 {
+        expected.push(format!("cam-{n}"));
+        device(&api, &format!("cam-{n}")).await;
+    }
+    expected.sort();
+    let any = json!({ "labels": { "kind": "cam" }, "from": hence(HOUR), "until": hence(2 * HOUR) });
+    must(&book(&api, json!(vec![any.clone(); 12])).await);
+    let refused = book(&api, json!([any])).await;
+    let conflict = &refused.json["conflict"];
+    let names: Vec<&str> =
+        conflict["devices"].as_array().unwrap().iter().map(|device| text(&device["device_name"])).collect();
+    assert_eq!(names, &expected[..10]);
+    assert_eq!(conflict["devices_left_out"], 2);
 }
 
 #[tokio::test]
@@ -311,14 +340,22 @@ async fn of_fifty_bookings_of_one_device_one_wins() {
 async fn a_repeated_booking_has_one_effect_and_a_refused_one_leaves_its_key() {
     let api = shop().await;
     let caller = api.operator().header("idempotency-key", "order-1");
-    let body = json!({ "customer": "crm-17", "items": [item("cam-1", HOUR, 2 * HOUR)], "notes": "n" });
+    let mut of = item("cam-1", HOUR, 2 * HOUR);
+    of["name"] = json!("zora");
+    let body = json!({ "customer": "crm-17", "external_ref": "zora-1", "items": [of], "notes": "n" });
     let first = caller.post("/api/v1/bookings", body.clone()).await;
     assert_eq!(first.status, 201, "{}", first.text);
+    assert!(!fixture::answers(&api.state.store).await.contains("zora"), "stored answers have ids only");
     let second = caller.post("/api/v1/bookings", body.clone()).await;
     assert_eq!((second.status, &second.json["id"]), (201, &first.json["id"]));
     assert_eq!(second.headers["idempotency-replayed"], "true");
     assert_eq!(second.json["notes"], Value::Null, "what the client wrote is kept in one place");
+    let references = |of: &Answer| (of.json["external_ref"].clone(), of.json["rentals"][0]["name"].clone());
+    assert_eq!(references(&second), (json!("zora-1"), json!("zora")));
     let other = api.operator().header("idempotency-key", "order-2");
+    let mut body = body;
+    body["external_ref"] = Value::Null;
+    body["items"][0].as_object_mut().unwrap().remove("name");
     assert_eq!(other.post("/api/v1/bookings", body.clone()).await.code(), "occupied");
     must(&api.operator().post(&format!("{}/cancel", path(&first.json["rentals"][0])), json!({})).await);
     assert_eq!(other.post("/api/v1/bookings", body).await.status, 201);

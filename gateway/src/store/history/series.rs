@@ -27,6 +27,9 @@ const MAX_SERIES: i64 = 4_096;
 /// Cached series: 20,000 hosts with a dozen metrics each, at about 100 bytes. A larger cache is
 /// cleared and filled again.
 const MAX_CACHED: usize = 262_144;
+/// How much older than the last sample the stored time of it may be: it is written when a day is rolled up, which waits
+/// while the disk is full.
+const LATE: Second = 30 * DAY;
 /// Series that one step of [`remove_gone`] checks.
 const CHECKED: i64 = 1_000;
 
@@ -289,6 +292,25 @@ impl Store {
                    where host = $1 and ($2 is null or service = $2) order by service, label";
         let rows: Vec<Row> =
             sqlx::query_as(sql).bind(host.as_i64()).bind(service).fetch_all(&self.read).await?;
+        rows.into_iter().map(Series::from_row).collect()
+    }
+
+    /// Returns series of a host, without those of one service, that may have samples since a time: the first `limit` by
+    /// service and label.
+    ///
+    /// # Errors
+    /// Fails when the database cannot be read.
+    pub async fn series_since(
+        &self,
+        (host, without): (HostId, &str),
+        since: Wall,
+        limit: i64,
+    ) -> sqlx::Result<Vec<Series>> {
+        let sql = "select id, host, service, label, uom from series
+                   where host = $1 and service <> $2 and last_at >= $3 order by service, label limit $4";
+        let rows = sqlx::query_as(sql).bind(host.as_i64()).bind(without);
+        let rows = rows.bind(second(since).saturating_sub(LATE)).bind(limit);
+        let rows: Vec<Row> = rows.fetch_all(&self.read).await?;
         rows.into_iter().map(Series::from_row).collect()
     }
 

@@ -391,6 +391,59 @@ pub async fn of_host(
     query.bind(from.map(Wall::as_millis)).bind(to.map(Wall::as_millis)).fetch_all(conn).await
 }
 
+/// An incident as far as a host and its services were part of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartRow {
+    pub id: IncidentId,
+    pub extent: String,
+    pub cause: String,
+    /// When the first of them had a problem.
+    pub from: Wall,
+    /// When the last of them had recovered. `None`: not yet.
+    pub until: Option<Wall>,
+}
+
+impl FromRow<'_, SqliteRow> for PartRow {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        Ok(PartRow {
+            id: IncidentId(id(row, "id")?),
+            extent: row.try_get("extent")?,
+            cause: row.try_get("cause")?,
+            from: wall(row, "part_from")?,
+            until: maybe_wall(row, "part_until")?,
+        })
+    }
+}
+
+/// A member that came back keeps the time at which it joined, and counts from then.
+const PARTS: &str = "with parts as (
+         select i.id, i.extent, i.cause, min(min(m.began_at, m.joined_at)) as part_from,
+                iif(count(m.left_at) < count(*), i.closed_at, max(m.left_at)) as part_until
+         from incident_members m join incidents i on i.id = m.incident
+         where m.host = $1 and m.service <> $2 and i.merged_into is null
+           and min(m.began_at, m.joined_at) < $4 and (m.left_at is null or m.left_at > $3)
+         group by i.id)
+     select parts.*, (select count(*) from parts) as total from parts order by part_from, id limit $5";
+
+/// Returns the incidents that a host and its services, without one, were part of in a time: the first `limit`, and
+/// how many there are.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub async fn parts(
+    conn: &mut SqliteConnection,
+    (host, without): (HostId, &str),
+    (from, until): (Wall, Wall),
+    limit: i64,
+) -> sqlx::Result<(Vec<PartRow>, u64)> {
+    let query = sqlx::query(PARTS).bind(host.as_i64()).bind(without);
+    let query = query.bind(from.as_millis()).bind(until.as_millis()).bind(limit);
+    let rows = query.fetch_all(conn).await?;
+    let total = rows.first().map(|row| row.try_get::<i64, _>("total")).transpose()?;
+    let parts = rows.iter().map(PartRow::from_row).collect::<sqlx::Result<Vec<_>>>()?;
+    Ok((parts, total.and_then(|total| u64::try_from(total).ok()).unwrap_or_default()))
+}
+
 /// Returns the incidents of a message, oldest first. A merged incident counts as the one it belongs
 /// to.
 ///

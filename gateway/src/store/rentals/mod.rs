@@ -27,6 +27,7 @@ pub mod people;
 pub mod person_sessions;
 pub mod phases;
 pub mod policy;
+pub mod references;
 pub mod renters;
 pub mod reports;
 pub mod shipments;

@@ -1,6 +1,7 @@
 /** What the customer's page asks the API for: the session of a person, the rentals, and the person's own devices. */
 
 import { ask, clientOf, Refused } from './client';
+import type { TierName } from './history';
 import type { GrantAccess, RentalState, Renter, RenterWithCredentials } from './types';
 
 export interface MySession {
@@ -57,6 +58,28 @@ export interface MyRental {
   changes_truncated?: boolean;
 }
 
+/** A metric of a service, or without one of the device itself. */
+export interface MySeries {
+  service?: string | null;
+  name: string;
+  unit: string;
+  min: (number | null)[];
+  avg: (number | null)[];
+  max: (number | null)[];
+  count: number[];
+}
+
+/** What was measured within a rental. */
+export interface MyValues {
+  /** The begin of the first point. */
+  start?: string | null;
+  step_s: number;
+  tier?: TierName | null;
+  series: MySeries[];
+  /** There are more metrics. */
+  truncated: boolean;
+}
+
 /** The SSH key of one of the person's computers, and its certificate for a rental; without one the device takes the key itself. */
 export interface MyCertificate {
   renter: string;
@@ -97,6 +120,7 @@ interface MyPaths {
   '/api/v1/my/logout': { post: Call<undefined> };
   '/api/v1/my/rentals': { get: Call<{ items: MyRental[] }> };
   '/api/v1/my/rentals/{rental}': { get: Call<MyRental, { path: { rental: string } }> };
+  '/api/v1/my/rentals/{rental}/values': { get: Call<MyValues, { path: { rental: string } }> };
   '/api/v1/my/rentals/{rental}/ssh': { get: Call<MyRentalSsh, { path: { rental: string } }> };
   '/api/v1/my/renters': { get: Call<{ items: MyRenter[] }>; post: Call<RenterWithCredentials> & Sent<{ name: string; public_key?: string }> };
   '/api/v1/my/renters/{renter}': { patch: Call<MyRenter, OfRenter> & Sent<{ ssh_keys: string[] }>; delete: Call<undefined, OfRenter> };
@@ -126,6 +150,8 @@ export async function myRentals(): Promise<MyRental[]> {
 }
 
 export const myRental = (rental: string): Promise<MyRental> => asked(my.GET('/api/v1/my/rentals/{rental}', { params: { path: { rental } } }));
+
+export const myValues = (rental: string): Promise<MyValues> => asked(my.GET('/api/v1/my/rentals/{rental}/values', { params: { path: { rental } } }));
 
 export const myRentalSsh = (rental: string): Promise<MyRentalSsh> => asked(my.GET('/api/v1/my/rentals/{rental}/ssh', { params: { path: { rental } } }));
 

@@ -1,8 +1,10 @@
 /** What a customer sees of rentals, in words for customers. Pure. */
 
-import type { MyChange, MyMetric, MyRental } from '../api/mine';
+import type { MyChange, MyMetric, MyRental, MyValues } from '../api/mine';
 import type { Metric, RentalState } from '../api/types';
 import { millis, span } from './format';
+import { sparkOf, type Spark } from './spark';
+import { valueText } from './unit';
 
 export type Group = 'now' | 'next' | 'past';
 
@@ -67,6 +69,26 @@ export function deviceWords(status: string | null | undefined): string {
 /** The value as the bars have it. */
 export function metricOf({ name, unit, value, warn, crit, min, max }: MyMetric): Metric {
   return { label: name, uom: unit, value, warn, crit, min, max };
+}
+
+/** A metric of a rental as a small line. */
+export interface Line {
+  /** Empty for the device itself. */
+  service: string;
+  name: string;
+  spark: Spark;
+  words: string;
+}
+
+/** Metrics without a value have no line. */
+export function linesOf({ start, step_s, tier, series }: MyValues): Line[] {
+  if (!start || !tier) return [];
+  return series.flatMap(({ service, name, unit: uom, ...columns }) => {
+    const spark = sparkOf({ start, step_s, tier, uom, ...columns });
+    if (!spark) return [];
+    const [min, max, last] = [spark.summary.min, spark.summary.max, spark.summary.last].map((value) => valueText(value, uom));
+    return [{ service: service ?? '', name, spark, words: `${min} to ${max}, last ${last}` }];
+  });
 }
 
 /** The newest first. */

@@ -11,10 +11,12 @@ export class Polled<T> {
   wrong = $state('');
   missing = $state(false);
   private readonly ask: () => Promise<T>;
+  private readonly again: number;
   private loads = 0;
 
-  constructor(ask: () => Promise<T>) {
+  constructor(ask: () => Promise<T>, again = AGAIN_MS) {
     this.ask = ask;
+    this.again = again;
   }
 
   /** An older answer must not undo a newer one. */
@@ -32,7 +34,7 @@ export class Polled<T> {
   watch(): () => void {
     const look = (): void => void (document.hidden || this.load());
     void this.load();
-    const timer = setInterval(look, AGAIN_MS);
+    const timer = setInterval(look, this.again);
     document.addEventListener('visibilitychange', look);
     addEventListener('online', look);
     return () => {

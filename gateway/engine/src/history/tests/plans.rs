@@ -32,6 +32,41 @@ fn buckets_are_as_wide_as_people_count() {
 }
 
 #[test]
+fn a_part_of_a_plan_has_no_bucket_that_reaches_out_of_its_time() {
+    let plan = Plan { tier: Tier::FiveMinutes, step: 300, start: 0, end: 3_000 };
+    let part = |from, to| plan.within(from, to).map(|part| (part.start, part.end));
+    assert_eq!(part(300, 900), Some((300, 900)));
+    assert_eq!(part(301, 1_499), Some((600, 1_200)));
+    assert_eq!(part(-9_999, 9_999), Some((0, 3_000)));
+    for (from, to) in [(301, 899), (300, 599), (301, 301), (2_701, 9_000), (3_000, 3_300), (600, 300)] {
+        assert_eq!(part(from, to), None, "{from} {to}");
+    }
+    assert_eq!(Plan { start: -600, ..plan }.within(-301, -1).map(|part| part.start), None);
+    assert_eq!(Plan { start: -600, ..plan }.within(-301, 0).map(|part| part.start), Some(-300));
+}
+
+#[test]
+fn columns_are_put_where_their_part_begins() {
+    let plan = Plan { tier: Tier::Raw, step: 10, start: 100, end: 140 };
+    let one = |value: f64| Columns {
+        min: vec![Some(value), None],
+        avg: vec![Some(value), None],
+        max: vec![Some(value), None],
+        count: vec![2, 0],
+    };
+    let mut all = Columns::of(&plan);
+    all.put(&one(1.0), 0);
+    all.put(&one(2.0), 3);
+    all.put(&one(3.0), 4);
+    assert_eq!((&all.avg[..], &all.count[..]), (&[Some(1.0), None, None, Some(2.0)][..], &[2, 0, 0, 2][..]));
+    all.remove_first();
+    assert_eq!((&all.avg[..], &all.count[..]), (&[None, None, None, Some(2.0)][..], &[0, 0, 0, 2][..]));
+    all.remove_first();
+    all.remove_first();
+    assert_eq!(all, Columns::of(&plan));
+}
+
+#[test]
 fn the_coarsest_tier_that_has_the_step_answers() {
     let table = [
         ((HOUR, HOUR, 600), (Tier::Raw, 10)),

@@ -8,6 +8,7 @@ mod events;
 mod login;
 pub mod page;
 mod types;
+mod values;
 
 use std::collections::BTreeSet;
 
@@ -42,6 +43,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .merge(login::routes())
         .merge(events::routes())
+        .merge(values::routes())
         .routes(routes!(list))
         .routes(routes!(show))
         .routes(routes!(show_ssh))

@@ -147,6 +147,38 @@ pub struct MyChange {
     pub status: String,
 }
 
+/// What was measured of the devices of a rental while the customer had them. All series have the same times.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MyValues {
+    /// The begin of the first point. `null`: there is none.
+    pub start: Option<String>,
+    /// Seconds from one point to the next; 0 without one.
+    #[schema(minimum = 0)]
+    pub step_s: i64,
+    /// What the points are made of.
+    #[schema(value_type = Option<names::TierName>)]
+    pub tier: Option<String>,
+    /// By service and name. A metric without a value in that time is absent.
+    pub series: Vec<MySeries>,
+    /// There are more metrics. They are left out.
+    pub truncated: bool,
+}
+
+/// The values of a metric. Each column has one item for each step; `null` is a gap.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MySeries {
+    /// `null`: of the device itself.
+    pub service: Option<String>,
+    pub name: String,
+    /// Counters are shown as rates, with the unit `1/s`.
+    pub unit: String,
+    pub min: Vec<Option<f64>>,
+    pub avg: Vec<Option<f64>>,
+    pub max: Vec<Option<f64>>,
+    /// Samples with a value.
+    pub count: Vec<u32>,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct MyRenters {
     /// By name.

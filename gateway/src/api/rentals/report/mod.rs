@@ -14,7 +14,7 @@ use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 use fleetgate_engine::availability::{Period, Sums};
 use fleetgate_engine::id::Id;
-use fleetgate_engine::messages::GATEWAY;
+use fleetgate_engine::messages::{GATEWAY, RENTAL_SERVICE};
 use fleetgate_engine::rental::life::EndReason;
 use fleetgate_engine::rental::occupancy::{self, Window};
 use fleetgate_engine::time::Wall;
@@ -29,6 +29,7 @@ use crate::api::request::extract::Path;
 use crate::api::request::ids::{self, Kind};
 use crate::api::response::problem::Problem;
 use crate::api::types::not_empty;
+use crate::store::incidents::{self, PartRow};
 use crate::store::intervals::Services;
 use crate::store::rentals::changes::{self, Change, What};
 use crate::store::rentals::reports::{self as stored, Device, Frozen};
@@ -42,6 +43,8 @@ pub use types::*;
 const MAX_CHANGES: i64 = 1_000;
 /// Outages that a report lists: more than a year with one in two hours.
 const MAX_OUTAGES: usize = 5_000;
+/// Incidents that a report lists, three a day for a year.
+const MAX_INCIDENTS: usize = 1_000;
 /// Intervals that a report lists, some 3 MB.
 const MAX_INTERVALS: usize = 20_000;
 
@@ -49,7 +52,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(show))
 }
 
-/// The report of a rental: times, changes, availability, outages and traffic.
+/// The report of a rental: times, changes, availability, outages, incidents and traffic.
 ///
 /// While the rental or its turnaround goes on, the numbers are those so far. Then the report is final. Its `ETag` is
 /// the SHA-256 of the answer, in hex.
@@ -118,6 +121,7 @@ async fn made(store: &Store, rental: &Rental, now: Wall) -> store::Result<Rental
     for (device, window) in used.map(|used| in_use(&devices, used)).unwrap_or_default() {
         if let Some(period) = Period::new(window.from(), window.until()) {
             add(store, &mut report, device, period).await?;
+            add_incidents(store, &mut report, device, period).await?;
         }
     }
     Ok(report)
@@ -163,6 +167,8 @@ fn without_devices(rental: &Rental, changes: &[Change], traffic: RentalTraffic, 
         devices: Vec::new(),
         outages: Vec::new(),
         outages_left_out: 0,
+        incidents: Vec::new(),
+        incidents_left_out: 0,
         traffic,
         intervals: Vec::new(),
         intervals_left_out: 0,
@@ -207,6 +213,25 @@ async fn add(store: &Store, report: &mut RentalReport, device: &Device, period: 
     Ok(())
 }
 
+/// Lists the incidents of a device. As everywhere, the service that shows the rentals says nothing of the device.
+async fn add_incidents(
+    store: &Store,
+    report: &mut RentalReport,
+    device: &Device,
+    period: Period,
+) -> store::Result<()> {
+    let span = (period.from(), period.until());
+    let most = i64::try_from(MAX_INCIDENTS).unwrap_or(i64::MAX);
+    let mut conn = store.reader().await?;
+    let (parts, all) = incidents::parts(&mut conn, (device.id, RENTAL_SERVICE), span, most).await?;
+    drop(conn);
+    let read = u64::try_from(parts.len()).unwrap_or(u64::MAX);
+    let listed = parts.iter().map(|part| incident(device.id, part, period));
+    report.incidents_left_out +=
+        fill(&mut report.incidents, MAX_INCIDENTS, listed) + all.saturating_sub(read);
+    Ok(())
+}
+
 /// Lists what was recorded. Entries beyond the limits are counted.
 fn list(report: &mut RentalReport, device: &Device, found: &ReportFigures) {
     let outages = found.outages.iter().map(|of| outage(device.id, of));
@@ -228,6 +253,19 @@ fn outage(device: Id, of: &Outage) -> RentalOutage {
         state: of.state.to_owned(),
         from: ids::time(of.time.from()),
         until: ids::time(of.time.until()),
+    }
+}
+
+fn incident(device: Id, of: &PartRow, period: Period) -> RentalIncident {
+    let from = of.from.max(period.from());
+    let until = of.until.unwrap_or(period.until()).min(period.until()).max(from);
+    RentalIncident {
+        incident: of.id.to_string(),
+        device: Kind::Host.text(device),
+        scope: of.extent.clone(),
+        cause: of.cause.clone(),
+        from: ids::time(from),
+        until: ids::time(until),
     }
 }
 

@@ -46,6 +46,13 @@ pub struct RentalReport {
     /// Further outages, which are not listed.
     #[schema(minimum = 0)]
     pub outages_left_out: u64,
+    /// The incidents of the devices while the customer had them, in the order of devices and time.
+    #[serde(default)]
+    pub incidents: Vec<RentalIncident>,
+    /// Further incidents, which are not listed.
+    #[serde(default)]
+    #[schema(minimum = 0)]
+    pub incidents_left_out: u64,
     pub traffic: RentalTraffic,
     /// The intervals from which the times above are computed.
     pub intervals: Vec<RentalInterval>,
@@ -111,6 +118,25 @@ pub struct RentalOutage {
     pub state: String,
     pub from: String,
     /// Not included.
+    pub until: String,
+}
+
+/// An incident that the device or a service of it was part of. It names no other host: `GET /incidents/{incident}` says
+/// more to those who may read it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RentalIncident {
+    /// `i_...`
+    pub incident: String,
+    /// `h_...`
+    pub device: String,
+    #[schema(value_type = names::IncidentScope)]
+    pub scope: String,
+    #[schema(value_type = names::IncidentCause)]
+    pub cause: String,
+    /// When the first problem of the device or its services in it began, cut to the time in which the customer had the
+    /// device.
+    pub from: String,
+    /// When the last one ended, cut likewise. Not included.
     pub until: String,
 }
 

@@ -21,6 +21,7 @@ use super::people::{self, Person};
 use super::renters::{self, Renter};
 use super::{Rental, reports, select};
 use crate::ids::Named;
+use crate::store::history::Series;
 use crate::store::lists::{Entry, readable};
 use crate::store::{Store, states};
 
@@ -280,6 +281,41 @@ fn service_within(state: &ServiceState, time: Window, hard_since: Option<Wall>) 
         metrics: state.result.metrics.clone(),
         ..nothing
     }
+}
+
+/// A device of a rental.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Measured {
+    /// When the customer had it. What was measured before and after is not for the customer.
+    pub time: Window,
+    /// Series that may have samples of that time. The name of one that has none is not for the customer.
+    pub series: Vec<Series>,
+}
+
+/// Returns the devices of a rental with `most` series in all, the last device first, and whether there are more series.
+///
+/// # Errors
+/// Fails when the database cannot be read or a row is invalid.
+pub async fn measured(
+    store: &Store,
+    visible: Visible,
+    rental: &Rental,
+    most: usize,
+) -> sqlx::Result<(Vec<Measured>, bool)> {
+    let mut conn = store.reader().await?;
+    let windows = visible.windows(&mut conn, rental).await?;
+    drop(conn);
+    let (mut found, mut room, mut more) = (Vec::with_capacity(windows.len()), most, false);
+    for (device, time) in windows.into_iter().rev() {
+        // One more tells whether there are more.
+        let limit = i64::try_from(room).unwrap_or(i64::MAX).saturating_add(1);
+        let mut series = store.series_since((device, BUILT_IN), time.from(), limit).await?;
+        more |= series.len() > room;
+        series.truncate(room);
+        room -= series.len();
+        found.push(Measured { time, series });
+    }
+    Ok((found, more))
 }
 
 /// The changes of a rental.

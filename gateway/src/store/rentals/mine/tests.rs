@@ -201,6 +201,39 @@ async fn after_a_swap_each_device_is_seen_in_its_own_time() {
 }
 
 #[tokio::test]
+async fn the_series_of_each_device_are_those_of_its_own_time() {
+    let (store, _dir) = scene().await;
+    rent(&store, 1, 101, (100_000, 500_000), None).await;
+    occupy(&store, 1, 8, (300_000, 500_000)).await;
+    fixture::run(
+        &store,
+        "insert into series (host, service, label, uom, last_at) values
+             (7, 'ping', 'rta', 'ms', 200), (7, '', 'x', '', 50), (7, 'rental', 'x', '', 200),
+             (7, 'old', 'x', '', -3000000), (8, 'ping', 'rta', 'ms', 900), (9, 'ping', 'rta', 'ms', 200)",
+        &[],
+    )
+    .await;
+    let all = async |now: i64, most: usize| {
+        let who = visible(1, 11, now);
+        let found = rental(&mut store.reader().await.unwrap(), who, id(1)).await.unwrap().expect("a rental");
+        let (found, more) = measured(&store, who, &found, most).await.unwrap();
+        let of = |of: &Measured| {
+            let names: Vec<String> =
+                of.series.iter().map(|one| format!("{} {}", one.host.as_i64(), one.service)).collect();
+            (of.time.from().as_millis(), of.time.until().as_millis(), names)
+        };
+        (found.iter().map(of).collect::<Vec<_>>(), more)
+    };
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let (second, first) =
+        ((300_000, 500_000, names(&["8 ping"])), (100_000, 300_000, names(&["7 ", "7 ping"])));
+    assert_eq!(all(900_000, 3).await, (vec![second.clone(), first], false));
+    assert_eq!(all(900_000, 2).await, (vec![second, (100_000, 300_000, names(&["7 "]))], true));
+    assert_eq!(all(200_000, 3).await, (vec![(100_000, 200_000, names(&["7 ", "7 ping"]))], false));
+    assert_eq!(all(99_999, 3).await, (vec![], false));
+}
+
+#[tokio::test]
 async fn changes_outside_of_the_window_and_of_the_built_in_service_are_never_seen() {
     let (store, _dir) = scene().await;
     let mut dice = Dice(7);
