@@ -6,10 +6,11 @@
 mod day;
 pub(super) mod fleet;
 mod load;
+pub(super) mod patterns;
 mod rrd;
 pub(super) mod series;
 mod spent;
-pub(super) mod tiers;
+mod tiers;
 mod victoria;
 
 use std::time::Duration;
