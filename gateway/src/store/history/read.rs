@@ -49,8 +49,8 @@ pub struct Gone {
     pub whole_from: Second,
 }
 
-/// Returns the second before which a day that is rolled up again may lack what is stored of it. Buckets of 5 minutes are
-/// taken along, so that only a day that has lost these too can.
+/// Returns the second before which a day that is rolled up again may lack what is stored of it. Buckets of 5 minutes
+/// are taken along, so that only a day that has lost these too can.
 pub(super) async fn mergeable_from(conn: &mut SqliteConnection) -> sqlx::Result<Second> {
     let samples = blocks::whole_from(conn, Table::Raw).await?;
     Ok(samples.min(blocks::whole_from(conn, Table::FiveMinutes).await?))

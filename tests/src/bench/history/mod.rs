@@ -37,8 +37,8 @@ pub fn run() -> anyhow::Result<()> {
     run_with(&[])
 }
 
-/// Runs with `--series N` and `--years Y`. With `--stored-days D` it reads beside D days of each series, and does nothing
-/// else.
+/// Runs with `--series N` and `--years Y`. With `--stored-days D` it reads beside D days of each series, and does
+/// nothing else.
 ///
 /// # Errors
 /// Fails like [`run`], and for an unknown option.

@@ -1,7 +1,7 @@
 //! A large fleet with days of samples of each series: how long a start and graphs take on tables of that size.
 //!
-//! The blocks of a few series are copied to all others (`patterns.rs`), because what a reading costs depends on the size
-//! of the tables and of the blocks, and not on the values. Some series have years of samples of their own.
+//! The blocks of a few series are copied to all others (`patterns.rs`), because what a reading costs depends on the
+//! size of the tables and of the blocks, and not on the values. Some series have years of samples of their own.
 
 use std::fs::File;
 use std::os::fd::AsRawFd as _;

@@ -147,8 +147,8 @@ impl Store {
         self.history.judge(done.await)
     }
 
-    /// Returns the number of a series. Most series exist already, because they have newer samples. If those have another
-    /// unit, the older ones are in a series beside.
+    /// Returns the number of a series. Most series exist already, because they have newer samples. If those have
+    /// another unit, the older ones are in a series beside.
     async fn adopt(&self, name: &Name, last_at: Second) -> Result<u32> {
         let Name { host, service, label, uom } = name;
         let found = self.series_of(&[HostId::from_i64(*host)], service, label).await?;
