@@ -102,15 +102,22 @@ async fn parts(app: &AppState) -> Vec<(&'static str, Option<Words>)> {
 fn history(app: &AppState) -> Option<Words> {
     let health = app.live.health();
     if !health.is_well(Part::History) {
-        return Some(
-            "takes no writes: newer samples wait in fleetgate.db as long as they have room; the log says why"
-                .into(),
-        );
+        let words = "takes no writes: newer samples wait in fleetgate.db; when the room for them there is used up, the \
+                     samples of further results are lost, also of results that are answered 202; the log says why";
+        return Some(words.into());
     }
-    if health.space() != Space::Enough {
-        return Some(
-            "is not written because the disk is nearly full: newer samples wait in fleetgate.db".into(),
-        );
+    let no_room = match health.space() {
+        Space::Enough => None,
+        Space::Low => Some(
+            "is not written because the disk is nearly full: newer samples wait in fleetgate.db; when the room for \
+             them there is used up, the samples of further results are lost, also of results that are answered 202",
+        ),
+        Space::Reserved => Some(
+            "is not written because the disk is full: samples are lost, and results are refused (507 disk_full)",
+        ),
+    };
+    if let Some(words) = no_room {
+        return Some(words.into());
     }
     if app.store.history.was_set_aside() {
         let words =
@@ -236,6 +243,13 @@ mod tests {
         assert!(health.json["parts"]["history"].as_str().unwrap().contains("nearly full"), "{}", health.text);
         let said = api.viewer().get("/api/v1/overview").await.json["disk_problem"].clone();
         assert!(said.as_str().unwrap().contains("Free some space"), "{said}");
+        for text in [&said, &health.json["parts"]["history"]] {
+            let lost = "samples of further results are lost, also of results that are answered 202";
+            assert!(text.as_str().unwrap().contains(lost), "what an accepted result may lack: {text}");
+        }
+        api.state.live.health().space_is(Space::Reserved);
+        let full = api.anonymous().get("/healthz").await.json["parts"]["history"].clone();
+        assert!(full.as_str().unwrap().contains("the disk is full: samples are lost"), "{full}");
         api.state.store.set_reserve(u64::MAX);
         let ready = api.anonymous().get("/readyz").await;
         assert!(ready.status == 503 && ready.text.contains("the disk is full"), "{}", ready.text);

@@ -16,12 +16,15 @@ impl Space {
         match self {
             Space::Enough => None,
             Space::Low => Some(
-                "the disk is nearly full: no history is written. Newer samples wait in fleetgate.db, and graphs have \
-                 a gap once there is no room for more of them. Free some space; the gateway continues by itself",
+                "the disk is nearly full: no history is written. States and notifications go on. New samples wait in \
+                 fleetgate.db; when the room for them there is used up, the samples of further results are lost, also \
+                 of results that are answered 202, and graphs have a gap. Free some space; the gateway continues by \
+                 itself",
             ),
             Space::Reserved => Some(
-                "the disk is full: results and changes are refused (507 disk_full), and no history is written. Free \
-                 some space; the gateway continues by itself",
+                "the disk is full: results and changes are refused (507 disk_full), and no history is written. The \
+                 samples of the gateway's own checks are lost, and graphs have a gap. Free some space; the gateway \
+                 continues by itself",
             ),
         }
     }

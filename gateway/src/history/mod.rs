@@ -233,13 +233,15 @@ impl Recorder {
     /// not there again.
     pub fn kept(&self, now: Second) -> Kept {
         let (kept, gone) = (self.0.keep.kept(), self.gone());
-        let since = |hour: i64| now.saturating_sub(hour.saturating_mul(HOUR)).max(0);
+        // What a clock that was ahead has removed says nothing of the present before it is set back, see `expire`.
+        let known = |hour: i64| Some(hour.saturating_mul(HOUR)).filter(|at| *at <= now).unwrap_or_default();
+        let since = |hour: i64| now.saturating_sub(known(hour)).max(0);
         let days = kept.days.map(|days| days.min(since(gone.days)));
         Kept {
             raw: kept.raw.min(since(gone.raw)),
             five_minutes: kept.five_minutes.min(since(gone.five_minutes)),
             hours: kept.hours.min(since(gone.hours)),
-            days: days.or_else(|| (gone.days > 0).then(|| since(gone.days))),
+            days: days.or_else(|| (known(gone.days) > 0).then(|| since(gone.days))),
         }
     }
 
@@ -248,11 +250,9 @@ impl Recorder {
         begin_of_day(self.believed().saturating_sub(seconds(self.0.keep.raw)))
     }
 
-    /// Returns the first day whose samples are all still there. Samples that were removed while they were kept for a
-    /// shorter time, or by a clock that was ahead, are not there either.
-    fn first_whole_day(&self) -> i64 {
-        let kept = first_kept(&self.0.keep, self.believed()).div_euclid(DAY);
-        kept.max((self.gone().raw + 23).div_euclid(24))
+    /// Returns the first day whose samples are not removed by now.
+    fn first_day(&self) -> i64 {
+        first_kept(&self.0.keep, self.believed()).div_euclid(DAY)
     }
 
     /// Ends here if a test wants it to.

@@ -43,8 +43,7 @@ impl Recorder {
     /// # Errors
     /// Fails when the history database cannot be read.
     pub async fn query(&self, asked: &[Series], plan: &Plan) -> Result<Vec<Columns>> {
-        // Days of which some samples are removed are never rolled up again.
-        let first = plan.start.div_euclid(DAY).max(self.first_whole_day());
+        let first = plan.start.div_euclid(DAY).max(self.first_day());
         let hot: Vec<Option<i64>> =
             asked.iter().map(|series| self.first_hot(series.id, first, plan)).collect();
         let uncompacted = self.0.store.uncompacted(first).await?;
@@ -81,8 +80,8 @@ impl Recorder {
         };
         let step = tier.step_s();
         let stored = self.0.store.buckets(series.id, tier, plan.start, plan.end).await?;
-        let mut all =
-            rollup::replaced_days(&stored, &rollup::merge(&fresh.buckets, BUCKET, step), &fresh.days);
+        let buckets = rollup::merge(&fresh.buckets, BUCKET, step);
+        let mut all = rollup::replaced_days(&stored, &buckets, &fresh.days, self.gone().whole_from);
         all.retain(|bucket| (plan.start..plan.end).contains(&bucket.at));
         Ok(if plan.step == step { all } else { rollup::merge(&all, step, plan.step) })
     }

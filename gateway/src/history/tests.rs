@@ -14,7 +14,7 @@ use super::*;
 use crate::health::{Part, Space};
 use crate::store::files::HISTORY_FILE;
 use crate::store::fixture;
-use crate::store::history::{Series, Table, blocks};
+use crate::store::history::{Sealable, Series, Table, blocks};
 
 impl Keep {
     /// Practically for ever: many samples of tests are of 1970.
@@ -57,6 +57,12 @@ async fn commit(recorder: &Recorder, samples: &[Sample]) -> Result<()> {
 
 async fn store_in(dir: &Path) -> Store {
     Store::open(dir, SealKey::from_bytes([1; 32])).await.unwrap()
+}
+
+/// Opens a recorder that believes this time, which is at least a day ago.
+async fn opened_at(store: &Store, at: Second) -> Recorder {
+    store.note_believed(at).await.unwrap();
+    Recorder::open(store.clone(), Keep::USUAL).await.unwrap()
 }
 
 async fn named(recorder: &Recorder, label: &str) -> Option<Series> {
@@ -478,16 +484,12 @@ async fn a_late_sample_is_taken_while_it_is_younger_than_samples_are_kept() {
 async fn a_late_sample_of_the_last_minute_is_rolled_up_before_its_day_is_removed() {
     let (store, _dir) = fixture::store().await;
     let midnight = days_ago(400);
-    let opened_at = async |at: Second| {
-        store.note_believed(at).await.unwrap();
-        Recorder::open(store.clone(), Keep::USUAL).await.unwrap()
-    };
     let late = midnight - 31 * DAY + 60;
-    commit(&opened_at(midnight - 60).await, &[sample(late, &[("rtt", 1.0)])]).await.unwrap();
+    commit(&opened_at(&store, midnight - 60).await, &[sample(late, &[("rtt", 1.0)])]).await.unwrap();
     let start = late.div_euclid(HOUR) * HOUR;
     let plan = Plan { tier: Tier::Hours, step: HOUR, start, end: start + HOUR };
     for (hours, left) in [(2, vec![(late, 1.0)]), (4, Vec::new())] {
-        let recorder = opened_at(midnight + hours * HOUR).await;
+        let recorder = opened_at(&store, midnight + hours * HOUR).await;
         recorder.seal_now().await.unwrap();
         recorder.upkeep(&Health::default()).await.unwrap();
         assert_eq!(points(&recorder, "rtt").await, left, "{hours} hours after it is taken");
@@ -513,10 +515,10 @@ async fn keeping(store: &Store, days: u64) -> Recorder {
 }
 
 #[tokio::test]
-async fn a_day_that_lost_its_samples_to_a_shorter_setting_is_not_rolled_up_again() {
+async fn a_day_that_lost_its_samples_to_a_shorter_setting_keeps_its_roll_ups() {
     let (store, _dir) = fixture::store().await;
     let (usual, from) = (keeping(&store, 30).await, days_ago(15));
-    let many: Vec<Sample> = (0..24).map(|n| sample(from + n * HOUR, &[("rtt", n as f64)])).collect();
+    let many: Vec<Sample> = (0..720).map(|n| sample(from + n * 120, &[("rtt", n as f64)])).collect();
     commit(&usual, &many).await.unwrap();
     usual.seal_now().await.unwrap();
     usual.upkeep(&Health::default()).await.unwrap();
@@ -535,7 +537,7 @@ async fn a_day_that_lost_its_samples_to_a_shorter_setting_is_not_rolled_up_again
         for (tier, step) in [(Tier::FiveMinutes, BUCKET), (Tier::Hours, HOUR), (Tier::Days, DAY)] {
             let plan = Plan { tier, step, start: from, end: from + DAY };
             let found = again.query(std::slice::from_ref(&series), &plan).await.unwrap().remove(0);
-            assert_eq!(found.count.iter().sum::<u32>(), 24, "{when} {tier:?}");
+            assert_eq!(found.count.iter().sum::<u32>(), 720, "{when} {tier:?}");
         }
         assert_eq!(points(&again, "rtt").await, [(from + 90, 1e6)], "{when}");
         match when {
@@ -543,6 +545,85 @@ async fn a_day_that_lost_its_samples_to_a_shorter_setting_is_not_rolled_up_again
             _ => again.upkeep(&Health::default()).await.unwrap(),
         }
     }
+}
+
+/// Records this value every 10 minutes of the day before `midnight`, and works as the gateway does 2 hours later.
+async fn lived(store: &Store, midnight: Second, value: f64) -> Recorder {
+    let recorder = opened_at(store, midnight + 2 * HOUR).await;
+    let day: Vec<Sample> = (0..144).map(|n| sample(midnight - DAY + n * 600, &[("rtt", value)])).collect();
+    commit(&recorder, &day).await.unwrap();
+    recorder.seal_now().await.unwrap();
+    recorder.upkeep(&Health::default()).await.unwrap();
+    recorder
+}
+
+/// Returns count and maximum of the stored buckets of the day before `midnight`, for each tier of buckets.
+async fn stored(recorder: &Recorder, midnight: Second) -> [(u32, f64); 3] {
+    let series = named(recorder, "rtt").await.unwrap().id;
+    let mut found = [(0, 0.0); 3];
+    for (place, tier) in [Tier::FiveMinutes, Tier::Hours, Tier::Days].into_iter().enumerate() {
+        let buckets = recorder.0.store.buckets(series, tier, midnight - DAY, midnight).await.unwrap();
+        let count = buckets.iter().map(|bucket| bucket.count).sum();
+        found[place] = (count, buckets.iter().map(|bucket| bucket.max).fold(0.0, f64::max));
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_clock_that_was_ahead_for_months_and_is_set_back_costs_no_roll_up() {
+    let (store, _dir) = fixture::store().await;
+    let midnight = days_ago(400);
+    lived(&store, midnight, 1.0).await;
+    // The clock is ahead, and then further ahead: what it recorded first is removed, and is still to come.
+    lived(&store, midnight + 10 * DAY, 7.0).await;
+    let ahead = lived(&store, midnight + 60 * DAY, 8.0).await;
+    assert_eq!(points(&ahead, "rtt").await.len(), 144, "the samples of the other two days are removed");
+
+    let back = lived(&store, midnight + DAY, 2.0).await;
+    assert_eq!(stored(&back, midnight).await, [(144, 1.0); 3], "what was rolled up before");
+    assert_eq!(stored(&back, midnight + DAY).await, [(144, 2.0); 3], "what came after it was set back");
+
+    commit(&back, &[sample(midnight - HOUR + 60, &[("rtt", 3.0)])]).await.unwrap();
+    back.seal_now().await.unwrap();
+    back.upkeep(&Health::default()).await.unwrap();
+    assert_eq!(
+        stored(&back, midnight).await.map(|(count, _)| count),
+        [144; 3],
+        "a late sample removes nothing"
+    );
+
+    let later = lived(&store, midnight + 10 * DAY, 4.0).await;
+    assert_eq!(
+        stored(&later, midnight + 10 * DAY).await,
+        [(144, 4.0); 3],
+        "the day comes for the second time"
+    );
+    assert_eq!(stored(&later, midnight + DAY).await, [(144, 2.0); 3]);
+    let age = later.kept(midnight + 10 * DAY + 2 * HOUR).raw;
+    assert_eq!(age, 9 * DAY, "queries choose samples since the clock was set back");
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_today_rolls_up_and_shows_samples_at_once() {
+    let (store, _dir) = fixture::store().await;
+    let (ahead, end) = (days_ago(-10), u32::try_from(days_ago(-31) / HOUR).unwrap());
+    let mut tx = store.begin().await.unwrap();
+    let one = [sample(ahead, &[("rtt", 7.0)])];
+    let mut cache = SeriesCache::default();
+    let numbered = series::number(&mut tx, &mut cache, &one, Wall::from_millis(0)).await.unwrap();
+    tx.commit().await.unwrap();
+    let (of, point) = numbered.samples[0];
+    store.put_days(&Sealable { series: of, kind: Kind::Gauge, points: vec![point] }).await.unwrap();
+    assert_eq!(store.expire_step(Table::Raw, end, 100).await.unwrap(), 1);
+    store.note_believed(days_ago(-60)).await.unwrap();
+
+    let recorder = Recorder::open(store, Keep::USUAL).await.unwrap();
+    commit(&recorder, &[sample(days_ago(2), &[("rtt", 2.0)])]).await.unwrap();
+    recorder.seal_now().await.unwrap();
+    recorder.upkeep(&Health::default()).await.unwrap();
+    assert_eq!(stored(&recorder, days_ago(1)).await, [(1, 2.0); 3]);
+    assert_eq!(recorder.kept(now()).raw, 30 * DAY);
+    assert_eq!(points(&recorder, "rtt").await, [(days_ago(2), 2.0)]);
 }
 
 #[tokio::test]

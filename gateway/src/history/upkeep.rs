@@ -138,7 +138,7 @@ impl Recorder {
     async fn compact(&self, health: &Health) -> Result<()> {
         let mut next = i64::MIN;
         // A day that is not whole, or that a step leaves behind, does not hold up those after it.
-        while let Some(day) = self.0.store.uncompacted(next.max(self.first_whole_day())).await? {
+        while let Some(day) = self.0.store.uncompacted(next.max(self.first_day())).await? {
             // Weeks of days may wait after a failure.
             if !is_over(day, self.believed()) || health.space() != Space::Enough {
                 break;
@@ -175,7 +175,7 @@ impl Recorder {
         let store = &self.0.store;
         let mut from = 0;
         loop {
-            let uncompacted = store.uncompacted(self.first_whole_day()).await?;
+            let uncompacted = store.uncompacted(self.first_day()).await?;
             let oldest = store.oldest_hour(Table::Days, from).await?;
             let Some(period) = period_to_merge(oldest, uncompacted, self.believed()) else { return Ok(()) };
             // What a step leaves behind holds up no later period.

@@ -46,12 +46,30 @@ async function drawn(page) {
 async function shot(page, name, at = '#graphs') {
   if (!SHOTS) return;
   await page.evaluate((at) => scrollTo(0, document.querySelector(at).getBoundingClientRect().top + scrollY - 16), at);
-  await page.waitForFunction(() => ![...document.querySelectorAll('.graph')].some((graph) => {
-    const { top, bottom } = graph.getBoundingClientRect();
-    return top < innerHeight && bottom > 0 && /\bloading\b/.test(graph.textContent);
-  }));
+  await inSightIsDrawn(page);
   await page.waitForTimeout(900);
   await picture(page, SHOTS, name);
+}
+
+/** Waits for the graphs in the window: one that was far from it is asked for and drawn again. */
+async function inSightIsDrawn(page) {
+  await page.waitForFunction(() => ![...document.querySelectorAll('.graph')].some((graph) => {
+    const { top, bottom } = graph.getBoundingClientRect();
+    if (top >= innerHeight || bottom <= 0) return false;
+    if (/\bloading\b/.test(graph.textContent)) return true;
+    if (graph.textContent.includes('No values in this time')) return false;
+    const canvas = graph.querySelector('canvas');
+    if (!canvas?.width || !canvas.height) return true;
+    const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+    return !data.some((byte, i) => i % 4 === 3 && byte > 0);
+  }));
+}
+
+/** Takes the picture of a graph for docs/, with its line. `color`: of that line. */
+async function smallGraph(part, name, color) {
+  await part.scrollIntoViewIfNeeded();
+  await until(`the line of ${name} is drawn`, async (see) => see(await covered(part, color)) > 0.05);
+  await smallPicture(part, SHOTS, name);
 }
 
 /** The seconds from and to of a zoom in the address. */
@@ -67,17 +85,24 @@ async function zoomIn(page) {
 
 const isWhole = (page) => until('nothing is zoomed', async (see) => see(new URL(page.url()).searchParams.get('zoom')) === null);
 
-/** Asserts that the line is on the canvas, in its own colour, over so much of the width. Marks and axes have other colours. */
+/** Asserts that the line is on the canvas over so much of the width. */
 async function lineIsDrawn(page, share) {
-  const found = await graph(page).evaluate((box) => {
+  const found = await covered(graph(page));
+  must(found >= share, `the line covers ${Math.round(found * 100)} % of the width`);
+}
+
+/** The share of the width over which a line of this colour is on the canvas. Marks and axes have other colours. */
+function covered(part, color = '--accent') {
+  return part.evaluate((box, color) => {
+    const canvas = box.querySelector('canvas');
+    if (!canvas?.width || !canvas.height) return 0;
     const probe = box.appendChild(document.createElement('i'));
-    probe.style.color = 'var(--accent)';
+    probe.style.color = `var(${color})`;
     const one = document.createElement('canvas').getContext('2d');
     one.fillStyle = getComputedStyle(probe).color;
     probe.remove();
     one.fillRect(0, 0, 1, 1);
     const wanted = one.getImageData(0, 0, 1, 1).data;
-    const canvas = box.querySelector('canvas');
     const { data, width } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
     const columns = new Set();
     for (let i = 0; i < data.length; i += 4) {
@@ -85,8 +110,7 @@ async function lineIsDrawn(page, share) {
       if (data[i + 3] > 200 && far < 24) columns.add((i / 4) % width);
     }
     return columns.size / width;
-  });
-  must(found >= share, `the line covers ${Math.round(found * 100)} % of the width`);
+  }, color);
 }
 
 /** Saves what a button makes; returns its name and its bytes. */
@@ -276,14 +300,15 @@ async function pictures(context, phone) {
   await graph.scrollIntoViewIfNeeded();
   await graph.getByText(/, average /).waitFor();
   await years.waitForTimeout(900);
-  await smallPicture(graph, SHOTS, 'graph-3y');
+  await smallGraph(graph, 'graph-3y');
   await years.setViewportSize({ width: 800, height: 900 });
   await years.goto(`${BASE}/compare?label=${encodeURIComponent(LABEL)}&service=disk&metric=used&group_by=uplink&range=7d`);
   const plot = years.locator('section.plot');
   await plot.locator('canvas').waitFor();
   await years.waitForTimeout(900);
-  await smallPicture(plot.locator('.graph'), SHOTS, 'graph-compare');
+  await smallGraph(plot.locator('.graph'), 'graph-compare', '--series-1');
   await years.close();
+  await inSightIsDrawn(phone);
   await smallPicture(phone, SHOTS, 'graph-360');
 }
 
@@ -336,7 +361,7 @@ try {
   await promise('30 days are drawn', () => lineIsDrawn(month, 0.7));
   await promise('the values are those of 30 days', () => reachesBack(month, 30));
   await shot(month, 'graphs-30d-light');
-  if (LOGIN_URL) await promise('the picture of a graph is small', () => smallPicture(area(month), SHOTS, 'graph'));
+  if (LOGIN_URL) await promise('the picture of a graph is small', () => smallGraph(area(month), 'graph'));
   await promise('axe finds nothing serious on the graphs', () => axe(month));
   await promise('the keyboard moves, zooms and resets', () => movesByKeys(month));
   await promise('a graph keeps its place while its window moves', () => staysInPlace(month));

@@ -5,8 +5,8 @@
 //! reads with a log of N events. `bench soak MINUTES [--rate N]` watches the memory of the demo
 //! while it receives N results a second. `bench demo [--runs N]` says how soon the past of the demo can be read.
 //! `bench history [--series N] [--years Y]` records N series, some of them for Y
-//! years. `bench forwarding` compares this program with other hubs; it needs root,
-//! and takes `--hub`, `--rounds` and `--flood`.
+//! years; with `--stored-days D` it reads beside D days of each of them. `bench forwarding` compares
+//! this program with other hubs; it needs root, and takes `--hub`, `--rounds` and `--flood`.
 
 use anyhow::bail;
 use fleetgate_tests::bench::{

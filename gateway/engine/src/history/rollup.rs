@@ -7,7 +7,7 @@
 //! covers nothing, and neither does an interval without a rate.
 
 use std::cmp::{max, min};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::decimal::{self, Scaled};
 use super::{DAY, HOUR, Kind, Point, Second, latest};
@@ -87,10 +87,29 @@ pub fn replaced(older: &[Bucket], newer: &[Bucket]) -> Vec<Bucket> {
 }
 
 /// Merges two lists as [`replaced`] does. The days that begin at `days` are taken from `newer` alone: a late sample may
-/// have made a bucket unknown that is still in `older`.
-pub fn replaced_days(older: &[Bucket], newer: &[Bucket], days: &BTreeSet<Second>) -> Vec<Bucket> {
+/// have made a bucket unknown that is still in `older`. Days before `whole_from` have lost samples that `older` may
+/// still count: of them [`fuller`] takes what says more.
+pub fn replaced_days(
+    older: &[Bucket],
+    newer: &[Bucket],
+    days: &BTreeSet<Second>,
+    whole_from: Second,
+) -> Vec<Bucket> {
+    let lossy = |buckets: &[Bucket]| buckets.partition_point(|bucket| bucket.at < whole_from);
+    let (lossy_older, older) = older.split_at(lossy(older));
+    let (lossy_newer, newer) = newer.split_at(lossy(newer));
     let stays = |bucket: &&Bucket| !days.contains(&start(bucket.at, DAY));
-    replaced(&older.iter().filter(stays).copied().collect::<Vec<_>>(), newer)
+    let mut all = fuller(lossy_older, lossy_newer);
+    all.extend(replaced(&older.iter().filter(stays).copied().collect::<Vec<_>>(), newer));
+    all
+}
+
+/// Merges two lists in order of time. Of two buckets of the same time the one with more samples counts, and of as many
+/// the newer one.
+pub fn fuller(older: &[Bucket], newer: &[Bucket]) -> Vec<Bucket> {
+    let counts: BTreeMap<Second, u32> = older.iter().map(|bucket| (bucket.at, bucket.count)).collect();
+    let counts_more = |bucket: &&Bucket| counts.get(&bucket.at).is_none_or(|count| *count <= bucket.count);
+    replaced(older, &newer.iter().filter(counts_more).copied().collect::<Vec<_>>())
 }
 
 /// Returns each sample with the one before it.

@@ -49,7 +49,8 @@ impl Round {
         let Some(series) = known.into_iter().next() else { return Ok(None) };
         let plan = last_hours(now);
         let points = self.history.series(series.id, plan.start, plan.end).await?;
-        Ok(recent(metric, &points, &plan))
+        // A last result without a value may lack the unit too.
+        Ok(recent(&Metric { uom: series.uom, ..metric.clone() }, &points, &plan))
     }
 
     /// Returns the metrics of the last result.

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use fleetgate_engine::history::block;
-use fleetgate_engine::history::{HOUR, Second};
+use fleetgate_engine::history::{DAY, HOUR, Second};
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::types::Json;
@@ -18,6 +18,14 @@ const MAX_DAMAGED: i64 = 1_000;
 const DAMAGED: &str = "damaged";
 /// The name of the time in `read::Noted`.
 pub(super) const BELIEVED: &str = "believed";
+
+/// The names in `progress` of the hours since 1970 up to which blocks of a table are removed.
+struct Marks {
+    /// The greatest hour ever: what is earlier may have lost something. By a clock that was ahead, it is in the future.
+    removed: &'static str,
+    /// The same, but it is set back after such a clock. Missing while it has never differed.
+    left: &'static str,
+}
 
 /// A table of blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,14 +72,27 @@ impl Table {
         }
     }
 
-    /// The name of the hour up to which blocks are removed, in `progress`. `None`: of a table from which data moves on.
-    pub(super) const fn gone(self) -> Option<&'static str> {
+    /// `None`: of a table from which data moves on.
+    const fn marks(self) -> Option<Marks> {
+        let (removed, left) = match self {
+            Table::Raw => ("raw_gone", "raw_left"),
+            Table::FiveMinutes => ("five_minutes_gone", "five_minutes_left"),
+            Table::Hours => ("hours_gone", "hours_left"),
+            Table::Daily => ("daily_gone", "daily_left"),
+            Table::RawHours | Table::Days => return None,
+        };
+        Some(Marks { removed, left })
+    }
+
+    /// The tables that have what the queries of this table's tier read.
+    const fn sources(self) -> &'static [Table] {
         match self {
-            Table::Raw => Some("raw_gone"),
-            Table::FiveMinutes => Some("five_minutes_gone"),
-            Table::Hours => Some("hours_gone"),
-            Table::Daily => Some("daily_gone"),
-            Table::RawHours | Table::Days => None,
+            Table::RawHours | Table::Raw => &[Table::RawHours, Table::Raw],
+            Table::Days | Table::FiveMinutes => {
+                &[Table::RawHours, Table::Raw, Table::Days, Table::FiveMinutes]
+            }
+            Table::Hours => &[Table::RawHours, Table::Raw, Table::Days, Table::Hours],
+            Table::Daily => &[Table::RawHours, Table::Raw, Table::Days, Table::Daily],
         }
     }
 
@@ -294,6 +315,62 @@ pub(super) async fn set_aside(
 /// Fails when the database cannot be read.
 pub async fn damaged(conn: &mut SqliteConnection) -> sqlx::Result<i64> {
     progress(conn, DAMAGED).await.map(Option::unwrap_or_default)
+}
+
+/// Notes that the blocks of a table are removed up to this hour.
+///
+/// # Errors
+/// Fails when the database refuses the write.
+pub(super) async fn set_removed(conn: &mut SqliteConnection, table: Table, end: i64) -> sqlx::Result<()> {
+    let Some(Marks { removed, left }) = table.marks() else { return Ok(()) };
+    let (before, until) = (progress(conn, removed).await?, progress(conn, left).await?);
+    set_progress(conn, removed, before.unwrap_or_default().max(end)).await?;
+    match until {
+        Some(until) => set_progress(conn, left, until.max(end)).await,
+        None => Ok(()),
+    }
+}
+
+/// Returns the hour up to which the blocks of a table are removed; 0 if none is.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub(super) async fn left(conn: &mut SqliteConnection, table: Table) -> sqlx::Result<i64> {
+    let Some(Marks { removed, left }) = table.marks() else { return Ok(0) };
+    match progress(conn, left).await? {
+        Some(until) => Ok(until),
+        None => progress(conn, removed).await.map(Option::unwrap_or_default),
+    }
+}
+
+/// Returns the begin of the first day of which no block of this table was ever removed.
+///
+/// # Errors
+/// Fails when the database cannot be read.
+pub(super) async fn whole_from(conn: &mut SqliteConnection, table: Table) -> sqlx::Result<Second> {
+    let Some(Marks { removed, .. }) = table.marks() else { return Ok(0) };
+    let hour = progress(conn, removed).await?.unwrap_or_default();
+    Ok(hour.saturating_add(23).div_euclid(24).saturating_mul(DAY))
+}
+
+/// Sets the hours back that are later than `now`, to that of the oldest block that is left.
+///
+/// # Errors
+/// Fails when the database refuses the write.
+pub(super) async fn set_back(conn: &mut SqliteConnection, now: Second) -> sqlx::Result<()> {
+    let now = now.div_euclid(HOUR);
+    for (table, marks) in Table::ALL.into_iter().filter_map(|table| Some((table, table.marks()?))) {
+        if left(conn, table).await? <= now {
+            continue;
+        }
+        let mut oldest = now;
+        for source in table.sources() {
+            let hour = oldest_hour(conn, *source, 0).await?;
+            oldest = hour.map_or(oldest, |hour| oldest.min(i64::from(hour)));
+        }
+        set_progress(conn, marks.left, oldest).await?;
+    }
+    Ok(())
 }
 
 /// # Errors

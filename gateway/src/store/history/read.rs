@@ -4,6 +4,7 @@
 //! meanwhile is read twice and counts once. A damaged block is a gap. It is noted, and the next step
 //! moves it aside.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use fleetgate_engine::history::block::{self, Damaged};
@@ -40,16 +41,19 @@ pub struct Noted {
 /// The hour since 1970 at which the last removed block of each tier ended; 0 if none was removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gone {
-    /// The days before have lost samples, so that no roll-up may be made of them.
     pub raw: i64,
     pub five_minutes: i64,
     pub hours: i64,
     pub days: i64,
+    /// The second before which days have lost samples: what is rolled up of them may count more than their samples.
+    pub whole_from: Second,
 }
 
-async fn gone(conn: &mut SqliteConnection, table: Table) -> sqlx::Result<i64> {
-    let Some(name) = table.gone() else { return Ok(0) };
-    Ok(blocks::progress(conn, name).await?.unwrap_or_default())
+/// Returns the second before which a day that is rolled up again may lack what is stored of it. Buckets of 5 minutes
+/// are taken along, so that only a day that has lost these too can.
+pub(super) async fn mergeable_from(conn: &mut SqliteConnection) -> sqlx::Result<Second> {
+    let samples = blocks::whole_from(conn, Table::Raw).await?;
+    Ok(samples.min(blocks::whole_from(conn, Table::FiveMinutes).await?))
 }
 
 /// Decoded blocks, and the keys of those that are damaged.
@@ -143,14 +147,24 @@ impl Store {
             Tier::Days => (Table::Daily, DAY),
         };
         let blocks = self.blocks_of(Table::Days, BUCKET, series, from, to).await?;
-        let days = blocks.iter().map(|(key, _)| blocks::start(*key)).collect();
+        let days: BTreeSet<Second> = blocks.iter().map(|(key, _)| blocks::start(*key)).collect();
         let new: Vec<Bucket> = blocks.into_iter().flat_map(|(_, buckets)| buckets).collect();
         let new = if width == BUCKET { new } else { rollup::merge(&new, BUCKET, width) };
         let merged = self.blocks_of(table, width, series, from, to).await?;
         let merged: Vec<Bucket> = merged.into_iter().flat_map(|(_, buckets)| buckets).collect();
-        let mut all = rollup::replaced_days(&merged, &new, &days);
+        let is_in_both = |bucket: &Bucket| days.contains(&(bucket.at.div_euclid(DAY) * DAY));
+        let whole_from = if merged.iter().any(is_in_both) { self.mergeable_from().await? } else { 0 };
+        let mut all = rollup::replaced_days(&merged, &new, &days, whole_from);
         all.retain(|bucket| bucket.at >= from && bucket.at < to);
         Ok(all)
+    }
+
+    async fn mergeable_from(&self) -> sqlx::Result<Second> {
+        let from = async {
+            let mut conn = self.history.read().acquire().await?;
+            mergeable_from(&mut conn).await
+        };
+        self.history.judge(from.await)
     }
 
     /// Returns the oldest day that has samples that are not compacted, of those from `first` on. Days are
@@ -198,10 +212,11 @@ impl Store {
             let mut conn = self.history.read().acquire().await?;
             let believed = blocks::progress(&mut conn, blocks::BELIEVED).await?;
             let gone = Gone {
-                raw: gone(&mut conn, Table::Raw).await?,
-                five_minutes: gone(&mut conn, Table::FiveMinutes).await?,
-                hours: gone(&mut conn, Table::Hours).await?,
-                days: gone(&mut conn, Table::Daily).await?,
+                raw: blocks::left(&mut conn, Table::Raw).await?,
+                five_minutes: blocks::left(&mut conn, Table::FiveMinutes).await?,
+                hours: blocks::left(&mut conn, Table::Hours).await?,
+                days: blocks::left(&mut conn, Table::Daily).await?,
+                whole_from: blocks::whole_from(&mut conn, Table::Raw).await?,
             };
             Ok::<_, sqlx::Error>(Noted { believed, gone })
         };

@@ -1,8 +1,11 @@
 //! The series of the history: their names and numbers, in the main database.
 //!
-//! A series is a metric of a host or of one of its services. The blocks and the redo know only its
-//! number, which is never reused. A host's new metric gets its number in the transaction of the
+//! A series is a metric of a host or of one of its services, in one unit. The blocks and the redo know
+//! only its number, which is never reused. A host's new metric gets its number in the transaction of the
 //! state.
+//!
+//! A metric whose unit changes goes on in another series, so that no line has values of two units. The
+//! series of the earlier unit gets a label that names it, and its own one again if the unit comes back.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
@@ -22,6 +25,8 @@ use super::blocks::MAX_HOUR;
 /// Series of one service that have recent samples. The others of a plugin are cut off, so that a
 /// plugin with ever new labels cannot fill the disk.
 const MAX_ACTIVE: i64 = 64;
+/// The same where only a unit has changed: each of the others may have changed its own.
+const MAX_ACTIVE_CHANGED: i64 = 2 * MAX_ACTIVE;
 /// Series of one service, at any time.
 const MAX_SERIES: i64 = 4_096;
 /// Cached series: 20,000 hosts with a dozen metrics each, at about 100 bytes. A larger cache is
@@ -60,6 +65,8 @@ struct Name<'a> {
     service: &'a str,
     label: &'a str,
     uom: &'a str,
+    /// A sample without a value fits any unit: plugins print `U` without one.
+    is_gap: bool,
 }
 
 impl CachedSeries {
@@ -83,7 +90,13 @@ impl SeriesCache {
 
     fn find(&self, name: Name<'_>) -> Option<u32> {
         let mut of_host = self.hosts.get(&name.host)?.iter();
-        of_host.find(|known| known.is_of(name) && *known.uom == *name.uom).map(|known| known.series)
+        let fits = |known: &&Known| known.is_of(name) && (name.is_gap || *known.uom == *name.uom);
+        of_host.find(fits).map(|known| known.series)
+    }
+
+    /// Forgets the series of a host, because some have other labels now.
+    fn forget(&mut self, host: HostId) {
+        self.count -= self.hosts.remove(&host).map_or(0, |of_host| of_host.len());
     }
 
     fn remember(&mut self, name: Name<'_>, series: u32) {
@@ -129,7 +142,7 @@ pub async fn load(conn: &mut SqliteConnection, cache: &mut SeriesCache) -> sqlx:
     while let Some(row) = rows.try_next().await? {
         let series = Series::from_row(row)?;
         let Series { host, service, label, uom, .. } = &series;
-        let name = Name { host: *host, service, label, uom };
+        let name = Name { host: *host, service, label, uom, is_gap: false };
         if cache.count < MAX_CACHED {
             cache.remember(name, series.id);
         } else {
@@ -174,12 +187,12 @@ pub async fn number(
         }
         for metric in &sample.metrics {
             let (service, label, uom) = (&sample.service, &metric.label, &metric.uom);
-            let name = Name { host: sample.host, service, label, uom };
+            let value = metric.value.filter(|value| value.is_finite());
+            let name = Name { host: sample.host, service, label, uom, is_gap: value.is_none() };
             match series_of(conn, cache, name, at, active_since).await? {
-                Some(series) => {
-                    let value = metric.value.filter(|value| value.is_finite());
-                    numbered.samples.push((series, Point { at, value }));
-                }
+                Some(series) => numbered.samples.push((series, Point { at, value })),
+                // The unit of a value that never was is not known.
+                None if name.is_gap && uom.is_empty() => {}
                 None => numbered.refused += 1,
             }
         }
@@ -207,10 +220,20 @@ async fn series_of(
         return Ok(Some(known));
     }
     let service = || (name.host, Box::<str>::from(name.service));
-    let series = match found(conn, name).await? {
-        Some(series) => Some(series),
+    let series = match found(conn, name, name.label).await? {
+        Some((id, uom)) if name.is_gap || uom == name.uom => {
+            let series = number_of(id)?;
+            cache.remember(Name { uom: &uom, ..name }, series);
+            return Ok(Some(series));
+        }
+        Some(other) => {
+            let most = if cache.full.contains(&service()) { 0 } else { MAX_ACTIVE_CHANGED };
+            cache.forget(name.host);
+            changed(conn, name, other, (at, active_since), most).await?
+        }
         None if cache.full.contains(&service()) => None,
-        None => made(conn, name, at, active_since).await?,
+        None if name.is_gap && name.uom.is_empty() => return Ok(None),
+        None => made(conn, name, (at, active_since), MAX_ACTIVE).await?,
     };
     match series {
         Some(series) => cache.remember(name, series),
@@ -219,24 +242,61 @@ async fn series_of(
     Ok(series)
 }
 
-/// Finds a series. Its unit becomes that of this sample.
-async fn found(conn: &mut SqliteConnection, name: Name<'_>) -> sqlx::Result<Option<u32>> {
+/// Returns the number and the unit of the series with this label.
+async fn found(
+    conn: &mut SqliteConnection,
+    name: Name<'_>,
+    label: &str,
+) -> sqlx::Result<Option<(i64, String)>> {
     let sql = "select id, uom from series where host = $1 and service = $2 and label = $3";
-    let found = sqlx::query_as(sql).bind(name.host.as_i64()).bind(name.service).bind(name.label);
-    let found: Option<(i64, String)> = found.fetch_optional(&mut *conn).await?;
-    let Some((id, uom)) = found else { return Ok(None) };
-    if uom != name.uom {
-        let update = sqlx::query("update series set uom = $2 where id = $1").bind(id).bind(name.uom);
-        update.execute(conn).await?;
+    let found = sqlx::query_as(sql).bind(name.host.as_i64()).bind(name.service).bind(label);
+    found.fetch_optional(conn).await
+}
+
+/// The label of a series whose metric has another unit now.
+pub(super) fn former(label: &str, uom: &str) -> String {
+    if uom.is_empty() {
+        format!("{label}, formerly without unit")
+    } else {
+        format!("{label}, formerly in {uom}")
     }
-    number_of(id).map(Some)
+}
+
+/// Gives the label to the series of the new unit, which it finds or makes. `None`: it would be one too many, and all
+/// stays as it is.
+async fn changed(
+    conn: &mut SqliteConnection,
+    name: Name<'_>,
+    (old, old_uom): (i64, String),
+    times: (Second, Second),
+    most: i64,
+) -> sqlx::Result<Option<u32>> {
+    let aside = former(name.label, &old_uom);
+    // A plugin may have this very label too.
+    let is_taken = found(conn, name, &aside).await?.is_some();
+    relabel(conn, old, &if is_taken { format!("{aside} ({old})") } else { aside }).await?;
+    let earlier = found(conn, name, &former(name.label, name.uom)).await?;
+    if let Some((id, _)) = earlier.filter(|(_, uom)| uom == name.uom) {
+        relabel(conn, id, name.label).await?;
+        return number_of(id).map(Some);
+    }
+    let made = made(conn, name, times, most).await?;
+    if made.is_none() {
+        relabel(conn, old, name.label).await?;
+    }
+    Ok(made)
+}
+
+async fn relabel(conn: &mut SqliteConnection, id: i64, label: &str) -> sqlx::Result<()> {
+    let update = sqlx::query("update series set label = $2 where id = $1").bind(id).bind(label);
+    update.execute(conn).await.map(drop)
 }
 
 async fn made(
     conn: &mut SqliteConnection,
     name: Name<'_>,
-    at: Second,
-    active_since: Second,
+    (at, active_since): (Second, Second),
+    most: i64,
 ) -> sqlx::Result<Option<u32>> {
     let sql = "insert into series (host, service, label, uom, last_at) select $1, $2, $3, $4, $5
                where (select count(*) from series where host = $1 and service = $2 and last_at >= $6) < $7
@@ -249,7 +309,7 @@ async fn made(
         .bind(name.uom)
         .bind(at)
         .bind(active_since)
-        .bind(MAX_ACTIVE)
+        .bind(most)
         .bind(MAX_SERIES)
         .fetch_optional(conn)
         .await?;
@@ -375,7 +435,7 @@ pub async fn remove_gone(conn: &mut SqliteConnection, after: u32, before: Second
     Ok(Gone { next, removed: gone.rows_affected() })
 }
 
-/// The number of a series of an older history. A series of that name keeps its unit, which is newer.
+/// The number of a series of an older history. A series of that name must have the same unit.
 pub(super) async fn adopted(
     conn: &mut SqliteConnection,
     (host, service, label, uom): (i64, &str, &str, &str),
@@ -444,16 +504,87 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_unit_is_what_the_newest_sample_says_also_where_it_comes_back() {
+    async fn values_of_two_units_are_in_two_series_and_the_label_is_that_of_the_present_one() {
         let (store, _dir) = fixture::store().await;
         let mut cache = SeriesCache::default();
-        for (at, uom, kind) in [(1, "ms", Kind::Gauge), (2, "c", Kind::Counter), (3, "ms", Kind::Gauge)] {
-            put(&store, &mut cache, &[sample(START + at, vec![plain("time", uom)])], 0).await;
-            let series = store.series(HOST, None).await.unwrap();
-            assert_eq!((series.len(), series[0].uom.as_str()), (1, uom));
-            assert_eq!(cache.kind(series[0].id), kind);
+        let (in_ms, in_c) = ("time, formerly in ms", "time, formerly in c");
+        for (at, uom, number, former) in [
+            (1, "ms", 1, None),
+            (2, "c", 2, Some((in_ms, "ms", 1))),
+            (3, "ms", 1, Some((in_c, "c", 2))),
+            (4, "c", 2, Some((in_ms, "ms", 1))),
+            (5, "", 3, Some((in_c, "c", 2))),
+        ] {
+            let numbered = put(&store, &mut cache, &[sample(START + at, vec![plain("time", uom)])], 0).await;
+            assert_eq!(numbered.samples[0].0, number, "{at}");
+            let all = store.series(HOST, None).await.unwrap();
+            let found: Vec<_> = all.iter().map(|s| (s.label.as_str(), s.uom.as_str(), s.id)).collect();
+            assert_eq!(found[0], ("time", uom, number), "{at}");
+            assert_eq!(found.get(1).copied(), former, "{at}");
+            assert_eq!(cache.kind(number), Kind::of(uom), "{at}");
+            let of = store.series_of(&[HOST], "ping", "time").await.unwrap();
+            assert_eq!(
+                of.iter().map(|s| s.id).collect::<Vec<_>>(),
+                [number],
+                "a query has one of them: {at}"
+            );
         }
-        assert_eq!(cache.count, 1);
+        let all = store.series(HOST, None).await.unwrap();
+        assert_eq!((all.len(), all[2].label.as_str(), cache.count), (3, in_ms, 1));
+        let again =
+            put(&store, &mut SeriesCache::default(), &[sample(START, vec![plain("time", "ms")])], 0).await;
+        assert_eq!(again.samples[0].0, 1);
+        let labels: Vec<String> =
+            store.series(HOST, None).await.unwrap().into_iter().map(|s| s.label).collect();
+        assert_eq!(labels, ["time", in_c, "time, formerly without unit"]);
+    }
+
+    #[tokio::test]
+    async fn a_gap_has_no_unit_of_its_own() {
+        let (store, _dir) = fixture::store().await;
+        let mut cache = SeriesCache::default();
+        let at = |n: Second, metric| sample(START + n, vec![metric]);
+        let unknown = put(&store, &mut cache, &[at(0, Metric::gap("rtt", ""))], 0).await;
+        assert_eq!((unknown.samples.len(), unknown.refused), (0, 0), "its unit is not known");
+        let samples = [at(1, plain("rtt", "ms")), at(2, Metric::gap("rtt", "")), at(3, plain("rtt", "ms"))];
+        for cache in [&mut cache, &mut SeriesCache::default()] {
+            let numbered = put(&store, cache, &samples, 0).await;
+            assert_eq!(numbered.samples.iter().map(|(series, _)| *series).collect::<Vec<_>>(), [1, 1, 1]);
+        }
+        put(&store, &mut SeriesCache::default(), &samples[1..2], 0).await;
+        let series = store.series(HOST, None).await.unwrap();
+        assert_eq!((series.len(), series[0].uom.as_str()), (1, "ms"));
+    }
+
+    #[tokio::test]
+    async fn all_metrics_of_a_service_may_change_their_unit_and_none_for_ever() {
+        let (store, _dir) = fixture::store().await;
+        let mut cache = SeriesCache::default();
+        let of = |uom: &str| sample(START, (0..64).map(|n| plain(&format!("label{n}"), uom)).collect());
+        let mut refused = Vec::new();
+        for uom in ["KB", "MB", "GB", "MB"] {
+            refused.push(put(&store, &mut cache, &[of(uom)], START - DAY).await.refused);
+            // A service is asked again on another day.
+            cache.full.clear();
+        }
+        assert_eq!(refused, [0, 0, 64, 0]);
+        let all = store.series(HOST, None).await.unwrap();
+        let present: Vec<_> = all.iter().filter(|s| !s.label.contains("formerly")).collect();
+        assert!(present.len() == 64 && present.iter().all(|s| s.uom == "MB"), "{}", present.len());
+    }
+
+    #[tokio::test]
+    async fn a_plugin_with_a_label_of_a_former_unit_keeps_it() {
+        let (store, _dir) = fixture::store().await;
+        let mut cache = SeriesCache::default();
+        for uom in ["ms", "s"] {
+            let metrics = vec![plain("a, formerly in ms", "%"), plain("a", uom)];
+            put(&store, &mut cache, &[sample(START, metrics)], 0).await;
+        }
+        let all = store.series(HOST, None).await.unwrap();
+        let found: Vec<_> = all.iter().map(|s| (s.label.as_str(), s.uom.as_str(), s.id)).collect();
+        let wanted = [("a", "s", 3), ("a, formerly in ms", "%", 1), ("a, formerly in ms (2)", "ms", 2)];
+        assert_eq!(found, wanted);
     }
 
     #[tokio::test]
@@ -552,11 +683,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_adopted_series_keeps_the_newer_unit() {
+    async fn an_adopted_series_is_found_or_made() {
         let (store, _dir) = fixture::store().await;
         put(&store, &mut SeriesCache::default(), &[sample(START, vec![plain("rtt", "ms")])], 0).await;
         let mut tx = store.begin().await.unwrap();
-        assert_eq!(adopted(&mut tx, (7, "ping", "rtt", "s"), 5).await.unwrap(), 1);
+        assert_eq!(adopted(&mut tx, (7, "ping", "rtt", "ms"), 5).await.unwrap(), 1);
         assert_ne!(adopted(&mut tx, (7, "ping", "loss", "%"), 5).await.unwrap(), 1);
         tx.commit().await.unwrap();
         let units: Vec<String> = store.series(HOST, None).await.unwrap().into_iter().map(|s| s.uom).collect();

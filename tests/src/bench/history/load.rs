@@ -21,12 +21,12 @@ use super::{KEEP, tiers};
 /// Commits a second. The writer gathers results for 100 ms.
 const COMMITS: i64 = 10;
 /// Readings of each kind.
-const READINGS: usize = 21;
+pub(super) const READINGS: usize = 21;
 /// Columns of a graph.
-const POINTS: u32 = 600;
+pub(super) const POINTS: u32 = 600;
 /// The hosts of the series that have years begin at this number, and the others at the next.
 const DEEP: i64 = 1;
-const WIDE: i64 = 1_000;
+pub(super) const WIDE: i64 = 1_000;
 
 /// # Errors
 /// Fails when a database refuses a write, or the program does not start.
@@ -69,7 +69,12 @@ pub async fn measure(series: u32, years: u32, now: Second, roll_ups: RollUps) ->
 }
 
 /// Makes series that have years of samples.
-async fn deep(recorder: &Recorder, store: &Store, years: u32, today: i64) -> anyhow::Result<Vec<Series>> {
+pub(super) async fn deep(
+    recorder: &Recorder,
+    store: &Store,
+    years: u32,
+    today: i64,
+) -> anyhow::Result<Vec<Series>> {
     let mut fleet = Fleet::new(DEEP, tiers::SERIES);
     fleet.enrol(recorder, store, today * DAY).await?;
     let stored = fleet.stored(store).await?;

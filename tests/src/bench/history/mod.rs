@@ -6,10 +6,12 @@
 mod day;
 pub(super) mod fleet;
 mod load;
+pub(super) mod patterns;
 mod rrd;
 pub(super) mod series;
 mod spent;
-pub(super) mod tiers;
+mod stored;
+mod tiers;
 mod victoria;
 
 use std::time::Duration;
@@ -35,14 +37,18 @@ pub fn run() -> anyhow::Result<()> {
     run_with(&[])
 }
 
-/// Runs with `--series N` and `--years Y`.
+/// Runs with `--series N` and `--years Y`. With `--stored-days D` it reads beside D days of each series, and does
+/// nothing else.
 ///
 /// # Errors
 /// Fails like [`run`], and for an unknown option.
 pub fn run_with(options: &[String]) -> anyhow::Result<()> {
-    let (series, years) = parse(options)?;
+    let Options { series, years, stored_days } = parse(options)?;
     tokio::runtime::Runtime::new()?.block_on(async {
         let now = fleetgate::clock::wall().as_millis().div_euclid(1_000);
+        if let Some(days) = stored_days {
+            return stored::measure(series, days, years, now).await;
+        }
         let today = now.div_euclid(DAY);
         tiers::measure(years, today).await?;
         let roll_ups = day::measure(today).await?;
@@ -50,17 +56,26 @@ pub fn run_with(options: &[String]) -> anyhow::Result<()> {
     })
 }
 
-fn parse(options: &[String]) -> anyhow::Result<(u32, u32)> {
-    let (mut series, mut years) = (SERIES, YEARS);
+struct Options {
+    series: u32,
+    years: u32,
+    stored_days: Option<u32>,
+}
+
+fn parse(options: &[String]) -> anyhow::Result<Options> {
+    let (mut series, mut years, mut stored_days) = (SERIES, YEARS, None);
     for pair in options.chunks(2) {
         let [option, value] = pair else { bail!("{} needs a value", pair[0]) };
         match option.as_str() {
             "--series" => series = value.parse().context("--series needs a number")?,
             "--years" => years = value.parse().context("--years needs a number")?,
-            other => bail!("there is no option {other}: --series or --years is expected"),
+            "--stored-days" => stored_days = Some(value.parse().context("--stored-days needs a number")?),
+            other => bail!("there is no option {other}: --series, --years or --stored-days is expected"),
         }
     }
     ensure!((1..=1_000_000).contains(&series), "--series is 1 to 1000000");
     ensure!((1..=20).contains(&years), "--years is 1 to 20");
-    Ok((series, years))
+    let days = stored_days.unwrap_or(1);
+    ensure!((1..=365).contains(&days), "--stored-days is 1 to 365");
+    Ok(Options { series, years, stored_days })
 }

@@ -1,5 +1,5 @@
 use super::super::block::{decode_buckets, decode_raw, encode_buckets, encode_raw, key};
-use super::super::rollup::{Bucket, merge, reach, replaced, replaced_days, roll_up, values};
+use super::super::rollup::{Bucket, fuller, merge, reach, replaced, replaced_days, roll_up, values};
 use super::super::{BUCKET, DAY, HOUR};
 use super::*;
 
@@ -193,8 +193,21 @@ fn newer_buckets_take_the_place_of_older_ones() {
     let newer = [bucket(300, 2.0), bucket(600, 2.0)];
     assert_eq!(replaced(&older, &newer), [bucket(0, 1.0), bucket(300, 2.0), bucket(600, 2.0)]);
     let days = std::collections::BTreeSet::from([0]);
-    assert_eq!(replaced_days(&older, &newer, &days), newer, "the day has no bucket at 0 any more");
-    assert_eq!(replaced_days(&older, &newer, &[crate::history::DAY].into()), replaced(&older, &newer));
+    assert_eq!(replaced_days(&older, &newer, &days, 0), newer, "the day has no bucket at 0 any more");
+    assert_eq!(replaced_days(&older, &newer, &[DAY].into(), 0), replaced(&older, &newer));
+}
+
+#[test]
+fn of_days_that_lost_samples_the_bucket_with_more_of_them_counts() {
+    let bucket = |at, count| Bucket { at, min: 0.0, max: 1.0, sum: 1.0, count, last: 1.0, unknown_s: 0 };
+    let older = [bucket(0, 5), bucket(300, 5), bucket(600, 1), bucket(DAY, 5)];
+    let late = Bucket { max: 9.0, ..bucket(300, 5) };
+    let newer = [bucket(0, 1), late, bucket(900, 1), bucket(DAY, 1)];
+    let lossy = [bucket(0, 5), late, bucket(600, 1), bucket(900, 1)];
+    assert_eq!(fuller(&older[..3], &newer[..3]), lossy);
+    let days = std::collections::BTreeSet::from([0, DAY]);
+    let found = replaced_days(&older, &newer, &days, DAY);
+    assert_eq!((&found[..4], &found[4..]), (&lossy[..], &newer[3..]), "the next day is whole");
 }
 
 proptest! {

@@ -147,15 +147,18 @@ impl Store {
         self.history.judge(done.await)
     }
 
-    /// Returns the number of a series. Most series exist already, because they have newer samples.
+    /// Returns the number of a series. Most series exist already, because they have newer samples. If those have
+    /// another unit, the older ones are in a series beside.
     async fn adopt(&self, name: &Name, last_at: Second) -> Result<u32> {
         let Name { host, service, label, uom } = name;
         let found = self.series_of(&[HostId::from_i64(*host)], service, label).await?;
-        if let Some(series) = found.first() {
-            return Ok(series.id);
-        }
+        let label = match found.first() {
+            Some(series) if series.uom == *uom => return Ok(series.id),
+            Some(_) => series::former(label, uom),
+            None => label.clone(),
+        };
         let mut tx = self.begin().await?;
-        let id = series::adopted(&mut tx, (*host, service, label, uom), last_at).await?;
+        let id = series::adopted(&mut tx, (*host, service, &label, uom), last_at).await?;
         tx.commit().await?;
         Ok(id)
     }

@@ -151,6 +151,21 @@ async fn samples_since_the_upgrade_count_and_their_first_interval_too() {
 }
 
 #[tokio::test]
+async fn samples_of_another_unit_than_that_since_the_upgrade_are_in_a_series_beside() {
+    let dir = old_gateway().await;
+    let store = open(dir.path()).await;
+    let mut tx = store.begin().await.unwrap();
+    let present = series::adopted(&mut tx, (7, "ping", "rtt", "ms"), START).await.unwrap();
+    tx.commit().await.unwrap();
+    while store.convert_step().await.unwrap() != Conversion::Done {}
+    assert!(store.raw(present, 0, i64::MAX).await.unwrap().points.is_empty());
+    let all = store.series(HostId::from_i64(7), Some("ping")).await.unwrap();
+    let [_, former] = &all[..] else { panic!("{all:?}") };
+    assert_eq!((former.label.as_str(), former.uom.as_str()), ("rtt, formerly in s", "s"));
+    assert_eq!(store.raw(former.id, 0, i64::MAX).await.unwrap().points.len(), 57_600);
+}
+
+#[tokio::test]
 async fn a_damaged_older_history_is_set_aside_and_the_gateway_goes_on() {
     let dir = old_gateway().await;
     let store = open(dir.path()).await;

@@ -96,10 +96,9 @@ impl Store {
         let done = async {
             let mut tx = self.history.begin().await?;
             let gone = blocks::expire(&mut tx, table, before_hour, most).await?;
-            if let (Some(name), Some(last)) = (table.gone(), gone.iter().max()) {
+            if let Some(last) = gone.iter().max() {
                 let end = i64::from(block::parts(*last).0 + table.window());
-                let before = blocks::progress(&mut tx, name).await?.unwrap_or_default();
-                blocks::set_progress(&mut tx, name, before.max(end)).await?;
+                blocks::set_removed(&mut tx, table, end).await?;
             }
             tx.commit().await?;
             Ok::<_, sqlx::Error>(gone.len())
@@ -107,7 +106,8 @@ impl Store {
         self.history.judge(done.await)
     }
 
-    /// Notes the time by which the upkeep works, see [`read::Noted`].
+    /// Notes the time by which the upkeep works, see [`read::Noted`]. Notes of removals that are later are of a clock
+    /// that was ahead, and are set back.
     ///
     /// # Errors
     /// Fails when the history refuses the write.
@@ -115,6 +115,7 @@ impl Store {
         let done = async {
             let mut tx = self.history.begin().await?;
             blocks::set_progress(&mut tx, blocks::BELIEVED, at).await?;
+            blocks::set_back(&mut tx, at).await?;
             tx.commit().await
         };
         self.history.judge(done.await)
@@ -218,6 +219,8 @@ struct Days {
     /// Series with a damaged block, also one that was moved aside before: their stored buckets say more than their
     /// samples.
     damaged: BTreeSet<u32>,
+    /// The second before which days have lost samples to the upkeep: the same is true of all series.
+    whole_from: Second,
 }
 
 impl Days {
@@ -226,7 +229,8 @@ impl Days {
         let points = halves(conn, begin, &series, &mut damaged).await?;
         let next = halves(conn, begin + HOURS, &series, &mut damaged).await?;
         let before = last_before(conn, begin, &series).await?;
-        Ok(Days { begin, points, before, next, damaged })
+        let whole_from = blocks::whole_from(conn, Table::Raw).await?;
+        Ok(Days { begin, points, before, next, damaged, whole_from })
     }
 
     fn add(&mut self, series: u32, change: impl FnOnce(&[Point]) -> Vec<Point>) {
@@ -269,8 +273,9 @@ impl Days {
         conn: &mut SqliteConnection,
         rolled: &mut BTreeMap<i64, Vec<Bucket>>,
     ) -> sqlx::Result<()> {
-        let of_damaged = |key: &&i64| self.damaged.contains(&block::parts(**key).1);
-        let keys: Vec<i64> = rolled.keys().filter(of_damaged).copied().collect();
+        let is_lossy = |key: i64| blocks::start(key) < self.whole_from;
+        let lacks = |key: &&i64| is_lossy(**key) || self.damaged.contains(&block::parts(**key).1);
+        let keys: Vec<i64> = rolled.keys().filter(lacks).copied().collect();
         let longer = |key: &i64| {
             let (hour, series) = block::parts(*key);
             Table::FiveMinutes.key(hour, series)
@@ -284,7 +289,8 @@ impl Days {
             let older: Vec<Bucket> = older.filter(|bucket| day.contains(&bucket.at)).copied().collect();
             let stored = rollup::replaced(&older, &stored.remove(&key).unwrap_or_default());
             if let Some(new) = rolled.get_mut(&key) {
-                *new = rollup::replaced(&stored, new);
+                let merge = if is_lossy(key) { rollup::fuller } else { rollup::replaced };
+                *new = merge(&stored, new);
             }
         }
         Ok(())
@@ -359,19 +365,20 @@ async fn merged_days(
             of_series.buckets.extend(buckets);
         }
     }
+    let whole_from = read::mergeable_from(conn).await?;
     for (table, width) in [(Table::FiveMinutes, BUCKET), (Table::Hours, HOUR), (Table::Daily, DAY)] {
-        add_buckets(conn, table, width, begin, &new).await?;
+        add_buckets(conn, (table, width), (begin, whole_from), &new).await?;
     }
     blocks::remove(conn, Table::Days, &keys).await?;
     Ok(keys.len() as u64)
 }
 
-/// Adds buckets of 5 minutes to the blocks of a tier that have this hour.
+/// Adds buckets of 5 minutes to the blocks of a tier that have this hour. Days before `whole_from` have lost both
+/// samples and such buckets.
 async fn add_buckets(
     conn: &mut SqliteConnection,
-    table: Table,
-    width: Second,
-    hour: u32,
+    (table, width): (Table, Second),
+    (hour, whole_from): (u32, Second),
     new: &BTreeMap<u32, NewDays>,
 ) -> sqlx::Result<()> {
     let keys: Vec<i64> = new.keys().map(|series| table.key(hour, *series)).collect();
@@ -380,7 +387,8 @@ async fn add_buckets(
         let key = table.key(hour, *series);
         let wide =
             if width == BUCKET { new.buckets.clone() } else { rollup::merge(&new.buckets, BUCKET, width) };
-        let all = rollup::replaced_days(&there.remove(&key).unwrap_or_default(), &wide, &new.days);
+        let there = there.remove(&key).unwrap_or_default();
+        let all = rollup::replaced_days(&there, &wide, &new.days, whole_from);
         (key, encode_buckets(key, blocks::start(key), width, &all))
     };
     let rows: Vec<Block> = new.iter().map(block).collect();
