@@ -25,7 +25,8 @@ pub mod senders;
 pub mod soak;
 pub mod tunnel_thread;
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::{GlobalAlloc, Layout};
+use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -39,6 +40,7 @@ use fleetgate_engine::time::{Mono, Now};
 use fleetgate_engine::tunnel::noise::BoringNoise;
 use fleetgate_engine::tunnel::{Config, Tunnel};
 use fleetgate_keys::{PrivateKey, PublicKey};
+use mimalloc::MiMalloc;
 
 use crate::attacker::{Initiator, RESPONSE, Transport, stamp};
 
@@ -112,55 +114,85 @@ pub fn report(what: &str, figure: &str, target: &str) {
     println!("{what:<58} {figure:>22}   {target}");
 }
 
-/// The system's allocator with a count of allocations and of the bytes in use, for a program's
-/// `global_allocator`.
+/// The program's allocator with a count of allocations and of the bytes in use, for a benchmark's `global_allocator`.
 pub struct Counting;
 
-static IN_USE: AtomicUsize = AtomicUsize::new(0);
-static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+/// Each thread counts in one of these, so that counting costs the program little. A thread may free what another has
+/// allocated: only the sum of the bytes means something.
+static COUNTS: [Count; 64] =
+    [const { Count { in_use: AtomicUsize::new(0), allocations: AtomicUsize::new(0) } }; 64];
+
+#[repr(align(128))]
+struct Count {
+    in_use: AtomicUsize,
+    allocations: AtomicUsize,
+}
+
+impl Count {
+    fn mine() -> &'static Count {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static OWN: Cell<usize> = const { Cell::new(usize::MAX) };
+        }
+        let own = OWN.try_with(|own| {
+            if own.get() == usize::MAX {
+                own.set(NEXT.fetch_add(1, Ordering::Relaxed) % COUNTS.len());
+            }
+            own.get()
+        });
+        &COUNTS[own.unwrap_or_default()]
+    }
+
+    fn allocated(bytes: usize) {
+        let count = Count::mine();
+        count.in_use.fetch_add(bytes, Ordering::Relaxed);
+        count.allocations.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn freed(bytes: usize) {
+        Count::mine().in_use.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
 
 impl Counting {
     /// Returns the number of allocations since the start.
     pub fn allocations() -> usize {
-        ALLOCATIONS.load(Ordering::Relaxed)
+        COUNTS.iter().map(|count| count.allocations.load(Ordering::Relaxed)).sum()
     }
 
     /// Returns the bytes that are allocated and not freed.
     pub fn in_use() -> usize {
-        IN_USE.load(Ordering::Relaxed)
+        COUNTS.iter().map(|count| count.in_use.load(Ordering::Relaxed)).fold(0, usize::wrapping_add)
     }
 }
 
 #[allow(unsafe_code, reason = "an allocator is unsafe by its trait")]
-// SAFETY: every call is passed unchanged to the system's allocator.
+// SAFETY: every call is passed unchanged to the program's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        IN_USE.fetch_add(layout.size(), Ordering::Relaxed);
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        Count::allocated(layout.size());
         // SAFETY: the caller upholds the contract of `alloc`.
-        unsafe { System.alloc(layout) }
+        unsafe { MiMalloc.alloc(layout) }
     }
 
     // Without these two, the default copies each block that grows and clears each block that is asked for as clear.
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        IN_USE.fetch_add(layout.size(), Ordering::Relaxed);
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        Count::allocated(layout.size());
         // SAFETY: the caller upholds the contract of `alloc_zeroed`.
-        unsafe { System.alloc_zeroed(layout) }
+        unsafe { MiMalloc.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        IN_USE.fetch_add(size, Ordering::Relaxed);
-        IN_USE.fetch_sub(layout.size(), Ordering::Relaxed);
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        Count::allocated(size);
+        Count::freed(layout.size());
         // SAFETY: the caller upholds the contract of `realloc`.
-        unsafe { System.realloc(at, layout, size) }
+        unsafe { MiMalloc.realloc(at, layout, size) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        IN_USE.fetch_sub(layout.size(), Ordering::Relaxed);
+        Count::freed(layout.size());
         // SAFETY: the caller upholds the contract of `dealloc`.
-        unsafe { System.dealloc(at, layout) }
+        unsafe { MiMalloc.dealloc(at, layout) }
     }
 }
 

@@ -90,7 +90,7 @@ impl SeriesCache {
 
     fn find(&self, name: Name<'_>) -> Option<u32> {
         let mut of_host = self.hosts.get(&name.host)?.iter();
-        let fits = |known: &&Known| known.is_of(name) && (name.is_gap || *known.uom == *name.uom);
+        let fits = |known: &&CachedSeries| known.is_of(name) && (name.is_gap || *known.uom == *name.uom);
         of_host.find(fits).map(|known| known.series)
     }
 

@@ -43,7 +43,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct ValuesParams {
     /// At most so many points of each series; 120 when absent.
     #[param(minimum = 2, maximum = 300)]
     points: Option<i64>,
@@ -54,13 +54,13 @@ struct Wanted {
 ///
 /// Steps that reach beyond the begin or the end are left out.
 #[utoipa::path(get, path = "/my/rentals/{rental}/values", operation_id = "show_my_rental_values", tag = "rentals",
-    security(("person" = []), ("customer" = [])), params(("rental" = String, Path, description = "id"), Wanted),
+    security(("person" = []), ("customer" = [])), params(("rental" = String, Path, description = "id"), ValuesParams),
     responses((status = 200, body = MyValues)))]
 async fn values(
     State(app): State<AppState>,
     who: CustomerCaller,
     Path(rental): Path<String>,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<ValuesParams>,
 ) -> Result<Json<MyValues>, Problem> {
     let (id, visible) = (Kind::Rental.parse(&rental)?, visible(who));
     let points = points_within(wanted.points.unwrap_or(DEFAULT_POINTS), MAX_POINTS)?;
