@@ -100,7 +100,7 @@ async fn write(
 }
 
 /// Writes whole rows where rows were made anew meanwhile, because a host or service was removed and added again.
-async fn write_states(conn: &mut SqliteConnection, rows: &Rows<'_>) -> sqlx::Result<()> {
+async fn write_states(conn: &mut SqliteConnection, rows: &Rows<'_>) -> crate::store::Result<()> {
     let Rows { hosts, services } = rows;
     states::write_hosts(conn, &hosts.changed).await?;
     if states::repeat_hosts(conn, &hosts.repeated).await? < hosts.repeated.len() as u64 {
