@@ -257,7 +257,10 @@ mod tests {
             2 => host.detail.metrics = vec![Metric::plain("rta", round as f64, "ms")],
             3 => host.notification.recent.push(2),
             4 => host.detail.long_text = round.to_string(),
-            5 => (service.since, service.status) = (at, Some(Status::Warning)),
+            5 => {
+                (service.since, service.status) = (at, Some(Status::Warning));
+                service.result.status = Status::Warning;
+            }
             6 => service.result.metrics = vec![Metric::plain("used", round as f64, "%")],
             7 => service.notification.awaits_result ^= true,
             8 => service.result.warnings = vec![round.to_string()],
