@@ -144,12 +144,13 @@ fn bind_host(s: &HostState, a: &mut Arguments) {
 }
 
 static REPEAT_HOSTS: LazyLock<Batched> = LazyLock::new(|| {
-    Batched::new(WIDE, 9, |values| {
+    Batched::new(WIDE, 10, |values| {
         format!(
-            "with v (host, status, since, last_check, next_check, output, metrics, last_alive, asked_at) as
-                 (values {values})
+            "with v (host, status, since, last_check, next_check, output, metrics, notification, last_alive,
+                     asked_at) as (values {values})
              update host_states set last_check = v.last_check, next_check = v.next_check, output = v.output,
-                    metrics = v.metrics, last_alive = v.last_alive, asked_at = v.asked_at
+                    metrics = v.metrics, notification = v.notification, last_alive = v.last_alive,
+                    asked_at = v.asked_at
              from v where host_states.host = v.host and host_states.status = v.status
                       and host_states.since = v.since"
         )
@@ -171,6 +172,7 @@ pub async fn repeat_hosts(conn: &mut SqliteConnection, states: &[&HostState]) ->
                 .add(millis(s.next_check))
                 .add(s.output.as_str())
                 .add(metrics_json(&s.detail.metrics))
+                .add(notification_state::to_json(&s.notification))
                 .add(millis(s.last_alive))
                 .add(millis(s.asked_at));
         })
@@ -275,12 +277,12 @@ pub async fn write_services(
 }
 
 static REPEAT_SERVICES: LazyLock<Batched> = LazyLock::new(|| {
-    Batched::new(WIDE, 9, |values| {
+    Batched::new(WIDE, 10, |values| {
         format!(
-            "with v (host, service, status, since, last_check, next_check, output, metrics, taken) as
-                 (values {values})
+            "with v (host, service, status, since, last_check, next_check, output, metrics, notification,
+                     taken) as (values {values})
              update service_states set last_check = v.last_check, next_check = v.next_check,
-                    output = v.output, metrics = v.metrics, taken = v.taken
+                    output = v.output, metrics = v.metrics, notification = v.notification, taken = v.taken
              from v where service_states.host = v.host and service_states.service = v.service
                       and service_states.status is v.status and service_states.since = v.since"
         )
@@ -305,6 +307,7 @@ pub async fn repeat_services(
                 .add(millis(s.next_check))
                 .add(s.result.text.as_str())
                 .add(metrics_json(&s.result.metrics))
+                .add(notification_state::to_json(&s.notification))
                 .add(taken_json(&s.taken));
         })
         .await

@@ -63,10 +63,9 @@ async fn write(
 ) -> crate::store::Result<Done> {
     let mut tx = conn.begin_with("begin immediate").await?;
     write_states(&mut tx, rows).await?;
-    // A downtime that has begun is a change of the state.
-    let hosts = rows.hosts.changed.iter().map(|state| &state.notification);
-    let notification_states = hosts.chain(rows.services.changed.iter().map(|(_, state)| &state.notification));
-    for (id, at) in first_begins(notification_states) {
+    let hosts = rows.hosts.all().map(|state| &state.notification);
+    let services = rows.services.all().map(|(_, state)| &state.notification);
+    for (id, at) in first_begins(hosts.chain(services)) {
         downtimes::begun(&mut tx, id, at).await?;
     }
     write_intervals(&mut tx, batch).await?;

@@ -43,6 +43,12 @@ pub(super) struct Split<T> {
     pub repeated: Vec<T>,
 }
 
+impl<T> Split<T> {
+    pub fn all(&self) -> impl Iterator<Item = &T> {
+        self.changed.iter().chain(&self.repeated)
+    }
+}
+
 impl Written {
     /// Takes over the states of the rows at a start. Without them every first result would count as a
     /// change.
@@ -144,12 +150,12 @@ fn lasting_of_host(s: &HostState) -> u64 {
         output: _,
         detail: Detail { long_text, metrics: _, warnings },
         notified,
-        notification,
+        notification: _,
         taken,
     } = s;
     let state = (status, kind, attempt, hard, since, hard_since);
     let marks = (reachable, stale, asleep, direct, one_way, silent_since, asked, strange_key);
-    digest((state, marks, source, long_text, warnings, notified, notification, taken))
+    digest((state, marks, source, long_text, warnings, notified, taken))
 }
 
 /// The columns that [`states::repeat_services`](crate::store::states::repeat_services) does not write.
@@ -171,12 +177,12 @@ fn lasting_of_service(s: &ServiceState) -> u64 {
         cause_since,
         result: PluginResult { status: result, cause, text: _, long_text, metrics: _, warnings },
         notified,
-        notification,
+        notification: _,
         taken: _,
     } = s;
     let state = (status, kind, attempt, hard, stale, since, hard_since);
     let result = (result, cause, cause_since, long_text, warnings);
-    digest((state, route, asked, path, result, notified, notification))
+    digest((state, route, asked, path, result, notified))
 }
 
 /// Whether an entry changes the list of problems without a state.
@@ -277,7 +283,7 @@ mod tests {
         service.result.text = "rta 3 ms".into();
         assert_eq!(split(&written, &batch(&host, &service)), (0, 1, 0, 1));
         let host = HostState { silent_since: at(1), ..host };
-        service.notification.is_quiet = true;
+        service.cause_since = Wall::from_millis(1);
         assert_eq!(split(&written, &batch(&host, &service)), (1, 0, 1, 0));
     }
 
