@@ -796,7 +796,7 @@ async function showsAViewerOnlyWhatHeMay() {
 }
 
 /** A page may move so much of itself while it loads: more would take a button away from the pointer. The sum is Chromium's. */
-const MOST_SHIFT = 0.03;
+const MOST_SHIFT = 0.05;
 /** Nothing more is loaded after this time. */
 const LOADED_MS = 2500;
 
