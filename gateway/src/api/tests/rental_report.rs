@@ -29,7 +29,8 @@ async fn round(api: &TestApi) {
     rental_reports::round(&api.state.store, crate::clock::wall(), &freeze).await.unwrap();
 }
 
-/// Adds incidents with their members, whose times are hours.
+/// Adds incidents with their members, whose times are hours. Of one the first device was a member before and after its time
+/// alone.
 async fn incidents(api: &TestApi, [first, second]: [HostId; 2]) {
     let incidents =
         "insert into incidents (id, extent, cause, words, site, opened_at, closed_at, merged_into) values
@@ -38,7 +39,8 @@ async fn incidents(api: &TestApi, [first, second]: [HostId; 2]) {
         (11, 'service', 'service_failed', 'cam-2: ping', null, $1, null, null),
         (12, 'host', 'host_down', 'cam-1 is down', null, $1, $1, null),
         (13, 'service', 'service_failed', 'cam-2: rental', null, $1, null, null),
-        (14, 'host', 'host_down', 'cam-2 is down', null, $1, $1, 10)";
+        (14, 'host', 'host_down', 'cam-2 is down', null, $1, $1, 10),
+        (15, 'host', 'host_down', 'switch is down', null, $1 - 3 * 3600000, null, null)";
     fixture::run(&api.state.store, incidents, &[&hour(0).as_millis().to_string()]).await;
     let member = "insert into incident_members (incident, host, service, began_at, joined_at, left_at)
         values ($1, $2, $3, $4, $4 + 60000, nullif($5, ''))";
@@ -59,6 +61,9 @@ async fn incidents(api: &TestApi, [first, second]: [HostId; 2]) {
         let until = until.map(time).unwrap_or_default();
         fixture::run(&api.state.store, member, &[incident, &of, service, &from, &until]).await;
     }
+    let came_back = "insert into incident_members (incident, host, service, began_at, joined_at) values (15, $1, '', $2, $3)";
+    let (before, after) = (hour(-3).as_millis().to_string(), hour(3).as_millis().to_string());
+    fixture::run(&api.state.store, came_back, &[&first.as_i64().to_string(), &after, &before]).await;
 }
 
 /// A rental of cam-1 from hour 0 to hour 4, which was extended to hour 6. The device was swapped for cam-2 at

@@ -253,6 +253,15 @@ async fn found(
     found.fetch_optional(conn).await
 }
 
+impl Series {
+    /// The label under which its values were measured. That the unit has changed later says nothing of them.
+    pub fn measured_label(&self) -> &str {
+        let numbered = self.label.strip_suffix(&format!(" ({})", self.id)).unwrap_or(&self.label);
+        let measured = numbered.strip_suffix(&former("", &self.uom));
+        measured.filter(|label| !label.is_empty()).unwrap_or(&self.label)
+    }
+}
+
 /// The label of a series whose metric has another unit now.
 pub(super) fn former(label: &str, uom: &str) -> String {
     if uom.is_empty() {
@@ -355,8 +364,8 @@ impl Store {
         rows.into_iter().map(Series::from_row).collect()
     }
 
-    /// Returns series of a host, without those of one service, that may have samples since a time: the first `limit` by
-    /// service and label.
+    /// Returns series of a host, without those of one service, that may have samples since a time: the first `limit`.
+    /// Those that surely have come first, and older ones before those that were added later.
     ///
     /// # Errors
     /// Fails when the database cannot be read.
@@ -367,9 +376,9 @@ impl Store {
         limit: i64,
     ) -> sqlx::Result<Vec<Series>> {
         let sql = "select id, host, service, label, uom from series
-                   where host = $1 and service <> $2 and last_at >= $3 order by service, label limit $4";
+                   where host = $1 and service <> $2 and last_at >= $3 order by last_at < $5, id limit $4";
         let rows = sqlx::query_as(sql).bind(host.as_i64()).bind(without);
-        let rows = rows.bind(second(since).saturating_sub(LATE)).bind(limit);
+        let rows = rows.bind(second(since).saturating_sub(LATE)).bind(limit).bind(second(since));
         let rows: Vec<Row> = rows.fetch_all(&self.read).await?;
         rows.into_iter().map(Series::from_row).collect()
     }
@@ -585,6 +594,8 @@ mod tests {
         let found: Vec<_> = all.iter().map(|s| (s.label.as_str(), s.uom.as_str(), s.id)).collect();
         let wanted = [("a", "s", 3), ("a, formerly in ms", "%", 1), ("a, formerly in ms (2)", "ms", 2)];
         assert_eq!(found, wanted);
+        let measured: Vec<&str> = all.iter().map(Series::measured_label).collect();
+        assert_eq!(measured, ["a", "a, formerly in ms", "a"]);
     }
 
     #[tokio::test]

@@ -415,13 +415,17 @@ impl FromRow<'_, SqliteRow> for PartRow {
     }
 }
 
-/// A member that came back keeps the time at which it joined, and counts from then.
-const PARTS: &str = "with parts as (
-         select i.id, i.extent, i.cause, min(min(m.began_at, m.joined_at)) as part_from,
+/// A member that came back keeps the time at which it joined, and counts from then. When it left in between is not known:
+/// if it joined before the time that is asked for, it counts from its return.
+const PARTS: &str = "with m as (
+         select incident, left_at,
+                iif(began_at > joined_at and joined_at < $3, began_at, min(began_at, joined_at)) as since
+         from incident_members where host = $1 and service <> $2),
+     parts as (
+         select i.id, i.extent, i.cause, min(m.since) as part_from,
                 iif(count(m.left_at) < count(*), i.closed_at, max(m.left_at)) as part_until
-         from incident_members m join incidents i on i.id = m.incident
-         where m.host = $1 and m.service <> $2 and i.merged_into is null
-           and min(m.began_at, m.joined_at) < $4 and (m.left_at is null or m.left_at > $3)
+         from m join incidents i on i.id = m.incident
+         where i.merged_into is null and m.since < $4 and (m.left_at is null or m.left_at > $3)
          group by i.id)
      select parts.*, (select count(*) from parts) as total from parts order by part_from, id limit $5";
 

@@ -137,8 +137,8 @@ pub async fn count(conn: &mut SqliteConnection) -> sqlx::Result<i64> {
 }
 
 /// Deletes the personal data of a customer, the contacts and names of the rentals, and what the client wrote about the
-/// bookings, their references included. The rows stay without it. Stored answers to repeated calls have references and
-/// names too, so those about the customer are deleted.
+/// bookings, their references included. The rows stay without it. Stored answers to repeated calls are of the time before, so
+/// those about the customer are deleted.
 ///
 /// # Errors
 /// Fails when the database cannot be written.

@@ -4,6 +4,7 @@
 //! tier is coarse, that leaves out more at both ends.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -31,8 +32,11 @@ use crate::store::rentals::mine::{self as stored, Measured};
 
 /// Reads of customers at once. They leave those of operators alone.
 static READS: Semaphore = Semaphore::const_new(1);
-/// Series that are read for one answer, as for a comparison of hosts.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Series of one answer, as for a comparison of hosts.
 const MAX_SERIES: usize = 200;
+/// Series that are looked at for one answer. Those of other times have no values in it.
+const MAX_LOOKED_AT: usize = 2_000;
 /// Points of each series: small graphs, one below the other.
 const MAX_POINTS: i64 = 300;
 const DEFAULT_POINTS: i64 = 120;
@@ -66,13 +70,15 @@ async fn values(
     let points = points_within(wanted.points.unwrap_or(DEFAULT_POINTS), MAX_POINTS)?;
     let found = stored::rental(&mut *app.store.reader().await?, visible, id).await?;
     let found = found.ok_or_else(|| Kind::Rental.unknown(&rental))?;
-    let _turn = READS.acquire().await.map_err(Problem::internal)?;
-    let (devices, truncated) = stored::measured(&app.store, visible, &found, MAX_SERIES).await?;
+    let busy = |_| Problem::too_many("too many values are being read: try again", 3);
+    let _turn =
+        tokio::time::timeout(PATIENCE, READS.acquire()).await.map_err(busy)?.map_err(Problem::internal)?;
+    let devices = stored::measured(&app.store, visible, &found, MAX_LOOKED_AT).await?;
     let points = u32::try_from(points).unwrap_or(u32::MAX);
     let Some(plan) = plan(&app, &devices, points, visible.now) else { return Ok(Json(MyValues::default())) };
-    let mut all = BTreeMap::new();
+    let (mut all, mut truncated) = (BTreeMap::new(), false);
     for device in &devices {
-        add(&app, &mut all, device, &plan).await?;
+        truncated |= add(&app, &mut all, device, &plan).await?;
     }
     Ok(Json(MyValues {
         start: Some(text(plan.start)),
@@ -100,27 +106,35 @@ fn plan(app: &AppState, devices: &[Measured], points: u32, now: Wall) -> Option<
 /// The service, the label and the unit.
 type Name = (String, String, String);
 
-/// Adds what was measured of a device. After a swap both devices have one series.
+/// Adds what was measured of a device. After a swap both devices have one series. Returns whether there is more than fits.
 async fn add(
     app: &AppState,
     all: &mut BTreeMap<Name, Columns>,
     device: &Measured,
     plan: &Plan,
-) -> Result<(), Problem> {
+) -> Result<bool, Problem> {
     let (from, until) = seconds(device.time);
-    let Some(own) = plan.within(from, until) else { return Ok(()) };
+    let Some(own) = plan.within(from, until) else { return Ok(false) };
+    let mut more = false;
     let offset = usize::try_from((own.start - plan.start) / plan.step).unwrap_or(usize::MAX);
-    let found = app.history.query(&device.series, &own).await?;
-    for (series, mut columns) in device.series.iter().zip(found) {
-        if SeriesKind::of(&series.uom) == SeriesKind::Counter {
-            columns.remove_first();
-        }
-        if columns.count.iter().any(|count| *count > 0) {
-            let name = (series.service.clone(), series.label.clone(), uom(series));
-            all.entry(name).or_insert_with(|| Columns::of(plan)).put(&columns, offset);
+    for part in device.series.chunks(MAX_SERIES) {
+        let found = app.history.query(part, &own).await?;
+        for (series, mut columns) in part.iter().zip(found) {
+            if SeriesKind::of(&series.uom) == SeriesKind::Counter {
+                columns.remove_first();
+            }
+            if columns.count.iter().all(|count| *count == 0) {
+                continue;
+            }
+            let name = (series.service.clone(), series.measured_label().to_owned(), uom(series));
+            if all.len() < MAX_SERIES || all.contains_key(&name) {
+                all.entry(name).or_insert_with(|| Columns::of(plan)).put(&columns, offset);
+            } else {
+                more = true;
+            }
         }
     }
-    Ok(())
+    Ok(more)
 }
 
 fn series(((service, name, unit), columns): (Name, Columns)) -> MySeries {

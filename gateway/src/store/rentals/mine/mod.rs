@@ -292,7 +292,7 @@ pub struct Measured {
     pub series: Vec<Series>,
 }
 
-/// Returns the devices of a rental with `most` series in all, the last device first, and whether there are more series.
+/// Returns the devices of a rental with `most` series in all, the last device first.
 ///
 /// # Errors
 /// Fails when the database cannot be read or a row is invalid.
@@ -301,21 +301,18 @@ pub async fn measured(
     visible: Visible,
     rental: &Rental,
     most: usize,
-) -> sqlx::Result<(Vec<Measured>, bool)> {
+) -> sqlx::Result<Vec<Measured>> {
     let mut conn = store.reader().await?;
     let windows = visible.windows(&mut conn, rental).await?;
     drop(conn);
-    let (mut found, mut room, mut more) = (Vec::with_capacity(windows.len()), most, false);
+    let (mut found, mut room) = (Vec::with_capacity(windows.len()), most);
     for (device, time) in windows.into_iter().rev() {
-        // One more tells whether there are more.
-        let limit = i64::try_from(room).unwrap_or(i64::MAX).saturating_add(1);
-        let mut series = store.series_since((device, BUILT_IN), time.from(), limit).await?;
-        more |= series.len() > room;
-        series.truncate(room);
-        room -= series.len();
+        let limit = i64::try_from(room).unwrap_or(i64::MAX);
+        let series = store.series_since((device, BUILT_IN), time.from(), limit).await?;
+        room = room.saturating_sub(series.len());
         found.push(Measured { time, series });
     }
-    Ok((found, more))
+    Ok(found)
 }
 
 /// The changes of a rental.
