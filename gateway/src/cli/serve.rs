@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use sd_notify::NotifyState;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::Connection;
 use crate::cli::out;
@@ -41,7 +42,9 @@ pub(crate) async fn run(to: &Connection, args: ServeArgs) -> anyhow::Result<()> 
     if args.new {
         start_over(&path).await?;
     }
+    let patience = AbortOnDropHandle::new(tokio::spawn(ask_for_patience()));
     let Some(server) = started(&mut signals, Server::start(config, data)).await? else { return Ok(()) };
+    drop(patience);
     telemetry::settings_in_force(clock::wall());
     announce(&server, to.data.is_some()).await?;
     server.login_shown()?;
@@ -55,6 +58,15 @@ pub(crate) async fn run(to: &Connection, args: ServeArgs) -> anyhow::Result<()> 
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     server.stop().await;
     ended
+}
+
+/// Tells systemd that the start goes on. The migration of a large database takes longer than it waits.
+async fn ask_for_patience() {
+    const AGAIN: Duration = Duration::from_secs(20);
+    loop {
+        let _ = sd_notify::notify(&[NotifyState::ExtendTimeoutUsec(60_000_000)]);
+        tokio::time::sleep(AGAIN).await;
+    }
 }
 
 async fn start_over(data: &Path) -> anyhow::Result<()> {

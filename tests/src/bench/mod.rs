@@ -25,7 +25,7 @@ pub mod senders;
 pub mod soak;
 pub mod tunnel_thread;
 
-use std::alloc::{GlobalAlloc, Layout};
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -40,7 +40,6 @@ use fleetgate_engine::time::{Mono, Now};
 use fleetgate_engine::tunnel::noise::BoringNoise;
 use fleetgate_engine::tunnel::{Config, Tunnel};
 use fleetgate_keys::{PrivateKey, PublicKey};
-use mimalloc::MiMalloc;
 
 use crate::attacker::{Initiator, RESPONSE, Transport, stamp};
 
@@ -114,7 +113,7 @@ pub fn report(what: &str, figure: &str, target: &str) {
     println!("{what:<58} {figure:>22}   {target}");
 }
 
-/// The program's allocator with a count of allocations and of the bytes in use, for a benchmark's `global_allocator`.
+/// The system's allocator with a count of allocations and of the bytes in use, for a program's `global_allocator`.
 pub struct Counting;
 
 /// Each thread counts in one of these, so that counting costs the program little. A thread may free what another has
@@ -167,32 +166,32 @@ impl Counting {
 }
 
 #[allow(unsafe_code, reason = "an allocator is unsafe by its trait")]
-// SAFETY: every call is passed unchanged to the program's allocator.
+// SAFETY: every call is passed unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         Count::allocated(layout.size());
         // SAFETY: the caller upholds the contract of `alloc`.
-        unsafe { MiMalloc.alloc(layout) }
+        unsafe { System.alloc(layout) }
     }
 
     // Without these two, the default copies each block that grows and clears each block that is asked for as clear.
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         Count::allocated(layout.size());
         // SAFETY: the caller upholds the contract of `alloc_zeroed`.
-        unsafe { MiMalloc.alloc_zeroed(layout) }
+        unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         Count::allocated(size);
         Count::freed(layout.size());
         // SAFETY: the caller upholds the contract of `realloc`.
-        unsafe { MiMalloc.realloc(at, layout, size) }
+        unsafe { System.realloc(at, layout, size) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         Count::freed(layout.size());
         // SAFETY: the caller upholds the contract of `dealloc`.
-        unsafe { MiMalloc.dealloc(at, layout) }
+        unsafe { System.dealloc(at, layout) }
     }
 }
 

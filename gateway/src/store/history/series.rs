@@ -48,6 +48,8 @@ pub struct SeriesCache {
     /// Services that take no new series on this day. A label that is refused is not cached: a plugin with ever new
     /// ones would fill the cache, and each of its samples would be compared with all of them.
     full: HashSet<(HostId, Box<str>)>,
+    /// The same for metrics whose unit changed, of which a service may have more.
+    full_changed: HashSet<(HostId, Box<str>)>,
     full_on: Second,
 }
 
@@ -80,6 +82,7 @@ impl SeriesCache {
     pub fn clear(&mut self) {
         self.hosts.clear();
         self.full.clear();
+        self.full_changed.clear();
         self.count = 0;
     }
 
@@ -127,6 +130,7 @@ impl SeriesCache {
     fn retry_refused(&mut self, day: Second) {
         if self.full_on != day {
             self.full.clear();
+            self.full_changed.clear();
             self.full_on = day;
         }
     }
@@ -227,9 +231,14 @@ async fn series_of(
             return Ok(Some(series));
         }
         Some(other) => {
-            let most = if cache.full.contains(&service()) { 0 } else { MAX_ACTIVE_CHANGED };
+            let most = if cache.full_changed.contains(&service()) { 0 } else { MAX_ACTIVE_CHANGED };
+            let series = changed(conn, name, other, (at, active_since), most).await?;
+            let Some(series) = series else {
+                cache.full_changed.insert(service());
+                return Ok(None);
+            };
             cache.forget(name.host);
-            changed(conn, name, other, (at, active_since), most).await?
+            Some(series)
         }
         None if cache.full.contains(&service()) => None,
         None if name.is_gap && name.uom.is_empty() => return Ok(None),
@@ -280,12 +289,21 @@ async fn changed(
     times: (Second, Second),
     most: i64,
 ) -> sqlx::Result<Option<u32>> {
-    let aside = former(name.label, &old_uom);
-    // A plugin may have this very label too.
-    let is_taken = found(conn, name, &aside).await?.is_some();
-    relabel(conn, old, &if is_taken { format!("{aside} ({old})") } else { aside }).await?;
     let earlier = found(conn, name, &former(name.label, name.uom)).await?;
-    if let Some((id, _)) = earlier.filter(|(_, uom)| uom == name.uom) {
+    let earlier = earlier.filter(|(_, uom)| uom == name.uom);
+    if earlier.is_none() && most == 0 {
+        return Ok(None);
+    }
+    // A plugin may have these very labels too. A label that is there twice would fail the commit of all results.
+    let mut aside = former(name.label, &old_uom);
+    if found(conn, name, &aside).await?.is_some() {
+        aside = format!("{aside} ({old})");
+        if found(conn, name, &aside).await?.is_some() {
+            return Ok(None);
+        }
+    }
+    relabel(conn, old, &aside).await?;
+    if let Some((id, _)) = earlier {
         relabel(conn, id, name.label).await?;
         return number_of(id).map(Some);
     }
@@ -444,17 +462,18 @@ pub async fn remove_gone(conn: &mut SqliteConnection, after: u32, before: Second
     Ok(Gone { next, removed: gone.rows_affected() })
 }
 
-/// The number of a series of an older history. A series of that name must have the same unit.
+/// The number of a series of an older history. `None`: the series of that name has another unit.
 pub(super) async fn adopted(
     conn: &mut SqliteConnection,
     (host, service, label, uom): (i64, &str, &str, &str),
     last_at: Second,
-) -> sqlx::Result<u32> {
+) -> sqlx::Result<Option<u32>> {
     let sql = "insert into series (host, service, label, uom, last_at) values ($1, $2, $3, $4, $5)
                on conflict (host, service, label) do update set last_at = max(last_at, excluded.last_at)
+                   where series.uom = excluded.uom
                returning id";
     let id = sqlx::query_scalar(sql).bind(host).bind(service).bind(label).bind(uom).bind(last_at);
-    number_of(id.fetch_one(conn).await?)
+    id.fetch_optional(conn).await?.map(number_of).transpose()
 }
 
 #[cfg(test)]
@@ -599,6 +618,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn labels_that_guess_those_of_former_units_refuse_the_change_and_fail_nothing() {
+        let (store, _dir) = fixture::store().await;
+        let mut cache = SeriesCache::default();
+        let guesses = (1..=9).map(|n| plain(&format!("a, formerly in ms ({n})"), "%"));
+        let mut first = vec![plain("a, formerly in ms", "%"), plain("a", "ms")];
+        first.extend(guesses);
+        put(&store, &mut cache, &[sample(START, first)], 0).await;
+        for _ in 0..2 {
+            let numbered = put(&store, &mut cache, &[sample(START + 60, vec![plain("a", "s")])], 0).await;
+            assert_eq!((numbered.samples.len(), numbered.refused), (0, 1));
+        }
+        let numbered = put(&store, &mut cache, &[sample(START + 120, vec![plain("a", "ms")])], 0).await;
+        assert_eq!((numbered.samples.len(), numbered.refused), (1, 0), "the unit that it had goes on");
+    }
+
+    #[tokio::test]
     async fn a_start_knows_the_series_and_their_kinds() {
         let (store, _dir) = fixture::store().await;
         let samples = [sample(START, vec![plain("rx", "c"), plain("rtt", "ms")])];
@@ -698,8 +733,9 @@ mod tests {
         let (store, _dir) = fixture::store().await;
         put(&store, &mut SeriesCache::default(), &[sample(START, vec![plain("rtt", "ms")])], 0).await;
         let mut tx = store.begin().await.unwrap();
-        assert_eq!(adopted(&mut tx, (7, "ping", "rtt", "ms"), 5).await.unwrap(), 1);
-        assert_ne!(adopted(&mut tx, (7, "ping", "loss", "%"), 5).await.unwrap(), 1);
+        assert_eq!(adopted(&mut tx, (7, "ping", "rtt", "ms"), 5).await.unwrap(), Some(1));
+        assert_eq!(adopted(&mut tx, (7, "ping", "rtt", "s"), 5).await.unwrap(), None, "of another unit");
+        assert_ne!(adopted(&mut tx, (7, "ping", "loss", "%"), 5).await.unwrap(), Some(1));
         tx.commit().await.unwrap();
         let units: Vec<String> = store.series(HOST, None).await.unwrap().into_iter().map(|s| s.uom).collect();
         assert_eq!(units, ["%", "ms"]);

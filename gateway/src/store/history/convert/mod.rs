@@ -152,15 +152,20 @@ impl Store {
     async fn adopt(&self, name: &Name, last_at: Second) -> Result<u32> {
         let Name { host, service, label, uom } = name;
         let found = self.series_of(&[HostId::from_i64(*host)], service, label).await?;
-        let label = match found.first() {
-            Some(series) if series.uom == *uom => return Ok(series.id),
-            Some(_) => series::former(label, uom),
-            None => label.clone(),
-        };
+        if let Some(series) = found.first().filter(|series| series.uom == *uom) {
+            return Ok(series.id);
+        }
+        let former = series::former(label, uom);
+        // A plugin may have the label of a former unit too.
+        let older = format!("{former} (older)");
         let mut tx = self.begin().await?;
-        let id = series::adopted(&mut tx, (*host, service, &label, uom), last_at).await?;
-        tx.commit().await?;
-        Ok(id)
+        for label in [label, &former, &older] {
+            if let Some(id) = series::adopted(&mut tx, (*host, service, label, uom), last_at).await? {
+                tx.commit().await?;
+                return Ok(id);
+            }
+        }
+        Err(sqlx::Error::RowNotFound)
     }
 }
 

@@ -134,7 +134,7 @@ async fn samples_since_the_upgrade_count_and_their_first_interval_too() {
     let store = open(dir.path()).await;
     let mut wanted = rows(dir.path().join(OLD_HISTORY_FILE)).await;
     let mut tx = store.begin().await.unwrap();
-    let series = series::adopted(&mut tx, (7, "net", "rx", "c"), START).await.unwrap();
+    let series = series::adopted(&mut tx, (7, "net", "rx", "c"), START).await.unwrap().unwrap();
     tx.commit().await.unwrap();
     let last = wanted[&(7, "rx".to_owned())].last().unwrap().at;
     // The same second, and the following day.
@@ -155,7 +155,7 @@ async fn samples_of_another_unit_than_that_since_the_upgrade_are_in_a_series_bes
     let dir = old_gateway().await;
     let store = open(dir.path()).await;
     let mut tx = store.begin().await.unwrap();
-    let present = series::adopted(&mut tx, (7, "ping", "rtt", "ms"), START).await.unwrap();
+    let present = series::adopted(&mut tx, (7, "ping", "rtt", "ms"), START).await.unwrap().unwrap();
     tx.commit().await.unwrap();
     while store.convert_step().await.unwrap() != Conversion::Done {}
     assert!(store.raw(present, 0, i64::MAX).await.unwrap().points.is_empty());
