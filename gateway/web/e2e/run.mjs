@@ -800,27 +800,35 @@ const MOST_SHIFT = 0.05;
 /** Nothing more is loaded after this time. */
 const LOADED_MS = 2500;
 
-/** The layout shifts of a page while it loads, the largest first, in words. */
+/** The sum of the layout shifts of a page while it loads, and the largest ones in words. */
+async function shiftsOf(context, path) {
+  const page = listen(await context.newPage());
+  await page.addInitScript(() => {
+    window.shifts = [];
+    const called = (node) => (node?.nodeType === 1 ? node : node?.parentElement)?.outerHTML.replaceAll(/\s+/g, ' ').slice(0, 90);
+    new PerformanceObserver((list) => {
+      for (const { value, sources } of list.getEntries()) window.shifts.push({ value, what: called(sources[0]?.node) });
+    }).observe({ type: 'layout-shift', buffered: true });
+  });
+  await page.goto(BASE + path);
+  await page.locator('h1').first().waitFor();
+  await page.waitForTimeout(LOADED_MS);
+  const shifts = (await page.evaluate(() => window.shifts)).sort((a, b) => b.value - a.value);
+  await page.close();
+  const sum = shifts.reduce((sum, { value }) => sum + value, 0);
+  return { sum, words: shifts.slice(0, 3).map(({ value, what }) => `${value.toFixed(3)} ${what}`).join('; ') };
+}
+
+/** A page that moves by itself does so each time. What changes in the fleet meanwhile moves it once. */
 async function keepsItsPlace(context, paths) {
-  const moved = [];
   for (const path of paths) {
-    const page = listen(await context.newPage());
-    await page.addInitScript(() => {
-      window.shifts = [];
-      const called = (node) => (node?.nodeType === 1 ? node : node?.parentElement)?.outerHTML.replaceAll(/\s+/g, ' ').slice(0, 90);
-      new PerformanceObserver((list) => {
-        for (const { value, sources } of list.getEntries()) window.shifts.push({ value, what: called(sources[0]?.node) });
-      }).observe({ type: 'layout-shift', buffered: true });
-    });
-    await page.goto(BASE + path);
-    await page.locator('h1').first().waitFor();
-    await page.waitForTimeout(LOADED_MS);
-    const shifts = (await page.evaluate(() => window.shifts)).sort((a, b) => b.value - a.value);
-    const sum = shifts.reduce((sum, { value }) => sum + value, 0);
-    if (sum > MOST_SHIFT) moved.push(`${path} by ${sum.toFixed(3)}: ${shifts.slice(0, 3).map(({ value, what }) => `${value.toFixed(3)} ${what}`).join('; ')}`);
-    await page.close();
+    let moved;
+    for (let left = 3; left > 0; left -= 1) {
+      moved = await shiftsOf(context, path);
+      if (moved.sum <= MOST_SHIFT) break;
+    }
+    must(moved.sum <= MOST_SHIFT, `${path} moves by ${moved.sum.toFixed(3)}: ${moved.words}`);
   }
-  must(moved.length === 0, moved.join('\n'));
 }
 
 const statusHas = (page, name) => Number((execSync(`${STATUS_COMMAND} || true`).toString().match(new RegExp(`${name}=(\\d+)`)) ?? [])[1]);
