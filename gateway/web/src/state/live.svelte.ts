@@ -182,7 +182,8 @@ class Live {
       this.moreProblems = typeof page.next === 'string';
       this.problemsLoaded = true;
     } catch {
-      // The stream reports when the gateway is away, and the next change loads them again.
+      // The next change loads them again. What stands below them on a page waits for the first ones.
+      if (!this.problemsLoaded) this.lost();
     }
   }
 }
