@@ -1,64 +1,73 @@
-//! Writes what people sent through the gateway. The tunnel thread must not wait, so records beyond the
-//! queue are lost and counted.
+//! Writes what people sent through the gateway. The tunnel thread must not wait: it adds to sums in memory, which are
+//! written each second.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fleetgate_engine::messages::FlowRecord;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::store::{Store, forwarded};
+use crate::store::Store;
+use crate::store::forwarded::{self, Sums};
 
-/// Records in the queue: those of a minute in which every operator does a lot.
-const QUEUE: usize = 16_384;
-/// Pause between two transactions. It gathers the flows of one page, and leaves the database to others while
-/// a scan makes as many records as the queue holds. The stop of the gateway waits for it.
+/// Pause between two transactions. It gathers the flows of one page, and leaves the database to others while a scan
+/// makes many rows. The stop of the gateway waits for it.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Takes records from the tunnel thread.
 #[derive(Clone)]
-pub struct FlowLog(mpsc::Sender<FlowRecord>);
+pub struct FlowLog {
+    sums: Arc<Mutex<Sums>>,
+    /// Wakes the task.
+    news: mpsc::Sender<()>,
+}
 
 impl FlowLog {
     /// Starts the task. It ends when the tunnel thread has ended and everything is written.
     pub fn start(tasks: &mut JoinSet<()>, store: Store) -> FlowLog {
-        let (records_in, records) = mpsc::channel(QUEUE);
-        tasks.spawn(write_all(store, records));
-        FlowLog(records_in)
+        let (news, awaited) = mpsc::channel(1);
+        let sums = Arc::default();
+        tasks.spawn(write_all(store, Arc::clone(&sums), awaited));
+        FlowLog { sums, news }
     }
 
-    /// Adds a record. It never waits.
-    pub fn add(&self, record: FlowRecord) {
-        if self.0.try_send(record).is_err() {
-            metrics::counter!("fleetgate_flow_records_not_written_total").increment(1);
-        }
+    /// Adds a record. It waits for no database: the task holds the sums only to take or return them.
+    pub fn add(&self, record: &FlowRecord) {
+        lock(&self.sums).add(record);
+        // A wake-up that waits already is enough.
+        let _ = self.news.try_send(());
     }
 }
 
-async fn write_all(store: Store, mut records: mpsc::Receiver<FlowRecord>) {
-    let mut batch = Vec::new();
-    let mut failed = 0;
-    while !batch.is_empty() || records.recv_many(&mut batch, QUEUE).await > 0 {
-        match write(&store, &batch).await {
-            Ok(()) => {
-                batch.clear();
-                failed = 0;
+fn lock(sums: &Mutex<Sums>) -> std::sync::MutexGuard<'_, Sums> {
+    sums.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+async fn write_all(store: Store, sums: Arc<Mutex<Sums>>, mut news: mpsc::Receiver<()>) {
+    // What the database has refused. It is written before what came later.
+    let mut refused = Sums::default();
+    while !refused.is_empty() || news.recv().await.is_some() {
+        let batch = if refused.is_empty() { std::mem::take(&mut *lock(&sums)) } else { refused };
+        refused = match write(&store, &batch).await {
+            Ok(()) => Sums::default(),
+            Err(error) if news.is_closed() => {
+                return tracing::warn!(
+                    "what was forwarded last is lost, because the database refuses it: {error}"
+                );
             }
             Err(error) => {
                 tracing::warn!("what was forwarded is not written yet: {error}");
-                failed += 1;
+                batch
             }
-        }
-        if failed > 0 && records.is_closed() {
-            return tracing::warn!("what was forwarded last is lost: the database refuses it");
-        }
-        if !records.is_closed() {
+        };
+        if !news.is_closed() {
             tokio::time::sleep(EVERY).await;
         }
     }
 }
 
-async fn write(store: &Store, batch: &[FlowRecord]) -> crate::store::Result<()> {
+async fn write(store: &Store, batch: &Sums) -> crate::store::Result<()> {
     if batch.is_empty() {
         return Ok(());
     }

@@ -335,7 +335,7 @@ impl<'a> Engine<'a> {
             },
             flows: {
                 let flows = self.flows.clone();
-                Box::new(move |record| flows.add(record))
+                Box::new(move |record| flows.add(&record))
             },
             streams,
             passage: self.passage.clone(),

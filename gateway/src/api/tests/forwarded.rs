@@ -54,7 +54,7 @@ async fn sent(api: &TestApi) -> (Value, Value) {
         ..of_operator
     };
     let mut tx = api.state.store.begin().await.unwrap();
-    forwarded::add(&mut tx, &[of_operator, of_renter]).await.unwrap();
+    forwarded::add(&mut tx, &[of_operator, of_renter].iter().collect()).await.unwrap();
     tx.commit().await.unwrap();
     (device, rental)
 }

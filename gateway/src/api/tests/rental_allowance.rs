@@ -32,7 +32,7 @@ async fn forward(api: &TestApi, rental: &Value, bytes: u64) {
         ended: None,
     };
     let mut tx = api.state.store.begin().await.unwrap();
-    forwarded::add(&mut tx, &[record]).await.unwrap();
+    forwarded::add(&mut tx, &[record].iter().collect()).await.unwrap();
     tx.commit().await.unwrap();
     look(api).await;
 }

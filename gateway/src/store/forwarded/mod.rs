@@ -1,10 +1,12 @@
 //! Traffic of people through the gateway to hosts, by hour: of operators, and of renters to the devices of their
 //! rentals.
 
-use std::collections::BTreeMap;
+mod sums;
+
+use std::collections::{BTreeMap, HashSet};
 
 use fleetgate_engine::id::{GrantId, HostId, Id, PeerId, PersonId, RentalId, UserId};
-use fleetgate_engine::messages::{FlowRecord, FlowTraffic, SourceOwner};
+use fleetgate_engine::messages::{FlowTraffic, SourceOwner};
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Row as _};
@@ -12,17 +14,17 @@ use sqlx::{FromRow, Row as _};
 use super::access::id;
 use super::grants::protocol_name;
 use super::rentals::allowances;
+pub use sums::Sums;
+use sums::{Row, Sum, count};
 
 const HOUR_MS: i64 = 3_600_000;
 /// The hours that are kept: two years.
 const KEEP_HOURS: i64 = 730 * 24;
 /// Rows of one operator or renter in one hour. Beyond them all other hosts and ports count together: a scan of all
 /// hosts or ports must not fill the disk. Those of a rental count for that rental, so that its traffic is exact.
-const MOST_ROWS: i64 = 500;
+const MOST_ROWS: usize = 500;
 /// Rows deleted in one step.
 const PRUNED: i64 = 2_000;
-/// The host and the port under which the others count.
-const OTHERS: (HostId, u16) = (HostId::from_i64(0), 0);
 /// The rental of what an operator sent.
 const NO_RENTAL: RentalId = Id::from_i64(0);
 
@@ -56,7 +58,7 @@ pub enum Owner {
 
 impl FromRow<'_, SqliteRow> for Forwarded {
     fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
-        let count = |column| count(row, column);
+        let count = |column| read_count(row, column);
         Ok(Forwarded {
             hour: Wall::from_millis(row.try_get::<i64, _>("hour")? * HOUR_MS),
             source: id(row, "source")?,
@@ -79,7 +81,7 @@ impl FromRow<'_, SqliteRow> for Forwarded {
     }
 }
 
-fn count(row: &SqliteRow, column: &str) -> sqlx::Result<u64> {
+fn read_count(row: &SqliteRow, column: &str) -> sqlx::Result<u64> {
     Ok(u64::try_from(row.try_get::<i64, _>(column)?).unwrap_or(0))
 }
 
@@ -87,82 +89,52 @@ fn count(row: &SqliteRow, column: &str) -> sqlx::Result<u64> {
 ///
 /// # Errors
 /// Fails when the database refuses the write.
-pub async fn add(conn: &mut SqliteConnection, records: &[FlowRecord]) -> sqlx::Result<()> {
-    for (rental, bytes) in bytes_of_rentals(records) {
+pub async fn add(conn: &mut SqliteConnection, sums: &Sums) -> sqlx::Result<()> {
+    for (rental, bytes) in sums.bytes_of_rentals() {
         allowances::add(conn, rental, bytes).await?;
     }
-    for (record, flows) in sums(records) {
-        let (host, port) = match has_room(conn, &record).await? {
-            true => (record.host, record.port),
-            false => OTHERS,
-        };
-        add_one(conn, (&record, flows), (host, port)).await?;
+    for (row, sum) in fitted(conn, sums).await? {
+        add_one(conn, row, &sum).await?;
     }
     Ok(())
 }
 
-/// Returns the records that belong to one row as one, with the number of flows that ended. A flood of short
-/// flows then costs a few statements.
-fn sums(records: &[FlowRecord]) -> Vec<(FlowRecord, i64)> {
-    let mut sums: BTreeMap<_, (FlowRecord, i64)> = BTreeMap::new();
-    for record in records {
-        let flows = i64::from(record.ended.is_some());
-        let row = (hour(record), record.source, record.host, record.protocol, record.port, record.rental);
-        let joined = |(sum, before): &mut (FlowRecord, i64)| {
-            let (sent, received) = (plus(sum.sent, record.sent), plus(sum.received, record.received));
-            (*sum, *before) = (FlowRecord { sent, received, ..*record }, *before + flows);
-        };
-        sums.entry(row).and_modify(joined).or_insert((*record, flows));
+/// Returns the rows to write: those that are there, new ones while their source may have more, and one for the others.
+async fn fitted(conn: &mut SqliteConnection, sums: &Sums) -> sqlx::Result<BTreeMap<Row, Sum>> {
+    let mut fitted = BTreeMap::new();
+    let (mut of, mut rows) = (None, HashSet::new());
+    for (row, sum) in sums.rows() {
+        if of != Some((row.hour, row.source)) {
+            of = Some((row.hour, row.source));
+            rows = rows_of(conn, row.hour, row.source).await?;
+        }
+        let key = key(row);
+        let has_place = rows.contains(&key) || (rows.len() < MOST_ROWS && rows.insert(key));
+        count(&mut fitted, if has_place { row } else { row.of_others() }, sum);
     }
-    sums.into_values().collect()
+    Ok(fitted)
 }
 
-/// Returns what was forwarded for each rental, in both directions.
-fn bytes_of_rentals(records: &[FlowRecord]) -> BTreeMap<RentalId, u64> {
-    let mut sums: BTreeMap<RentalId, u64> = BTreeMap::new();
-    for record in records {
-        let Some(rental) = record.rental else { continue };
-        let sum = sums.entry(rental).or_default();
-        *sum = sum.saturating_add(record.sent.bytes).saturating_add(record.received.bytes);
-    }
-    sums.retain(|_, bytes| *bytes > 0);
-    sums
+/// The columns of the key after the hour and the source.
+type Key = (i64, String, i64, i64);
+
+fn key(row: Row) -> Key {
+    (row.host.as_i64(), protocol_name(row.protocol).to_owned(), row.port.into(), rental(row))
 }
 
-fn plus(a: FlowTraffic, b: FlowTraffic) -> FlowTraffic {
-    FlowTraffic { packets: a.packets.saturating_add(b.packets), bytes: a.bytes.saturating_add(b.bytes) }
+/// Returns the rows that a source has in an hour.
+async fn rows_of(conn: &mut SqliteConnection, hour: i64, source: PeerId) -> sqlx::Result<HashSet<Key>> {
+    let sql = "select host, protocol, port, rental from forwarded where hour = $1 and source = $2";
+    let rows = sqlx::query_as(sql).bind(hour).bind(source.as_i64()).fetch_all(conn).await?;
+    Ok(rows.into_iter().collect())
 }
 
-fn hour(record: &FlowRecord) -> i64 {
-    record.until.as_millis().div_euclid(HOUR_MS)
+fn rental(row: Row) -> i64 {
+    row.rental.unwrap_or(NO_RENTAL).as_i64()
 }
 
-/// Returns whether the record has a row already, or may have one.
-async fn has_room(conn: &mut SqliteConnection, record: &FlowRecord) -> sqlx::Result<bool> {
-    let sql = "select exists (select 1 from forwarded where hour = $1 and source = $2 and host = $3
-                              and protocol = $4 and port = $5 and rental = $7)
-                   or (select count(*) from (select 1 from forwarded where hour = $1 and source = $2 limit $6)) < $6";
-    sqlx::query_scalar(sql)
-        .bind(hour(record))
-        .bind(record.source.as_i64())
-        .bind(record.host.as_i64())
-        .bind(protocol_name(record.protocol))
-        .bind(record.port)
-        .bind(MOST_ROWS)
-        .bind(rental(record))
-        .fetch_one(conn)
-        .await
-}
-
-fn rental(record: &FlowRecord) -> i64 {
-    record.rental.unwrap_or(NO_RENTAL).as_i64()
-}
-
-async fn add_one(
-    conn: &mut SqliteConnection,
-    (record, flows): (&FlowRecord, i64),
-    (host, port): (HostId, u16),
-) -> sqlx::Result<()> {
+async fn add_one(conn: &mut SqliteConnection, row: Row, sum: &Sum) -> sqlx::Result<()> {
+    let Sum { record, flows } = sum;
     let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let (user, person) = match record.owner {
         SourceOwner::User { user, .. } => (Some(user.as_i64()), None),
@@ -180,11 +152,11 @@ async fn add_one(
              received_packets = received_packets + excluded.received_packets,
              received_bytes = received_bytes + excluded.received_bytes",
     )
-    .bind(hour(record))
-    .bind(record.source.as_i64())
-    .bind(host.as_i64())
-    .bind(protocol_name(record.protocol))
-    .bind(port)
+    .bind(row.hour)
+    .bind(row.source.as_i64())
+    .bind(row.host.as_i64())
+    .bind(protocol_name(row.protocol))
+    .bind(row.port)
     .bind(user)
     .bind(record.grant.as_i64())
     .bind(flows)
@@ -193,7 +165,7 @@ async fn add_one(
     .bind(count(record.received.packets))
     .bind(count(record.received.bytes))
     .bind(person)
-    .bind(rental(record))
+    .bind(rental(row))
     .execute(conn)
     .await?;
     Ok(())
@@ -237,7 +209,7 @@ pub struct Totals {
 
 impl FromRow<'_, SqliteRow> for Totals {
     fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
-        let count = |column| count(row, column);
+        let count = |column| read_count(row, column);
         Ok(Totals {
             sent_packets: count("sent_packets")?,
             sent_bytes: count("sent_bytes")?,
@@ -275,7 +247,7 @@ pub async fn prune(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<u64> 
 
 #[cfg(test)]
 mod tests {
-    use fleetgate_engine::messages::{FlowEnd, GrantProtocol};
+    use fleetgate_engine::messages::{FlowEnd, FlowRecord, GrantProtocol};
 
     use super::*;
     use crate::store::fixture;
@@ -306,14 +278,18 @@ mod tests {
         }
     }
 
+    async fn write(conn: &mut SqliteConnection, records: &[FlowRecord]) -> sqlx::Result<()> {
+        add(conn, &records.iter().collect()).await
+    }
+
     #[tokio::test]
     async fn flows_of_one_hour_to_one_port_count_together() {
         let (store, _dir) = fixture::store().await;
         let mut tx = store.begin().await.unwrap();
         let ended = Some(FlowEnd::Closed);
         let records = [record(22, NOON, None), record(22, NOON + 5, ended), record(443, NOON, ended)];
-        add(&mut tx, &records).await.unwrap();
-        add(&mut tx, &[record(22, NOON + HOUR_MS, ended)]).await.unwrap();
+        write(&mut tx, &records).await.unwrap();
+        write(&mut tx, &[record(22, NOON + HOUR_MS, ended)]).await.unwrap();
         let rows = newest(&mut tx, of_host(9), 10).await.unwrap();
         let short: Vec<_> = rows.iter().map(|row| (row.port, row.flows, row.received.bytes)).collect();
         assert_eq!(short, [(22, 1, 900), (22, 1, 1_800), (443, 1, 900)]);
@@ -339,8 +315,8 @@ mod tests {
         let (store, _dir) = fixture::store().await;
         let mut tx = store.begin().await.unwrap();
         let records = [of_renter(41, 22), of_renter(42, 22), of_renter(42, 80), record(22, NOON, None)];
-        add(&mut tx, &records).await.unwrap();
-        add(&mut tx, &[of_renter(42, 22)]).await.unwrap();
+        write(&mut tx, &records).await.unwrap();
+        write(&mut tx, &[of_renter(42, 22)]).await.unwrap();
         let rental = Some(Id::from_i64(42));
         let rows = newest(&mut tx, Filter { rental, ..ALL }, 10).await.unwrap();
         let short: Vec<_> = rows.iter().map(|row| (row.port, row.flows, row.owner, row.rental)).collect();
@@ -362,8 +338,8 @@ mod tests {
         let (store, _dir) = fixture::store().await;
         let mut tx = store.begin().await.unwrap();
         let records: Vec<FlowRecord> = (1..=1_200).map(|port| of_renter(41, port)).collect();
-        add(&mut tx, &records).await.unwrap();
-        add(&mut tx, &[of_renter(42, 22), of_renter(42, 80)]).await.unwrap();
+        write(&mut tx, &records).await.unwrap();
+        write(&mut tx, &[of_renter(42, 22), of_renter(42, 80)]).await.unwrap();
         let rows = newest(&mut tx, ALL, 10_000).await.unwrap();
         assert_eq!(rows.len(), 502, "500, and one more for each rental");
         for (rental, bytes) in [(41, 120_000), (42, 200)] {
@@ -377,13 +353,15 @@ mod tests {
         let mut records = vec![record(22, NOON, evicted); 10_000];
         records.extend([record(22, NOON + 1, None), record(443, NOON, evicted)]);
         records.push(FlowRecord { grant: Id::from_i64(9), ..record(443, NOON, evicted) });
-        let sums = sums(&records);
-        let [(first, flows), (second, others)] = sums[..] else { panic!("two rows: {}", sums.len()) };
+        let sums: Sums = records.iter().collect();
+        let sums: Vec<&Sum> = sums.rows().map(|(_, sum)| sum).collect();
+        let [first, second] = sums[..] else { panic!("two rows: {}", sums.len()) };
         assert_eq!(
-            (first.port, first.sent.packets, first.received.bytes, flows),
+            (first.record.port, first.record.sent.packets, first.record.received.bytes, first.flows),
             (22, 10_001, 9_000_900, 10_000)
         );
-        assert_eq!((second.port, second.grant, others), (443, Id::from_i64(9), 2), "the last grant");
+        let (port, grant, flows) = (second.record.port, second.record.grant, second.flows);
+        assert_eq!((port, grant, flows), (443, Id::from_i64(9), 2), "the last grant");
     }
 
     #[tokio::test]
@@ -391,12 +369,35 @@ mod tests {
         let (store, _dir) = fixture::store().await;
         let mut tx = store.begin().await.unwrap();
         let records: Vec<FlowRecord> = (1..=1_200).map(|port| record(port, NOON, None)).collect();
-        add(&mut tx, &records).await.unwrap();
-        add(&mut tx, &[record(7, NOON, None)]).await.unwrap();
+        write(&mut tx, &records).await.unwrap();
+        write(&mut tx, &[record(7, NOON, None)]).await.unwrap();
         let rows = newest(&mut tx, ALL, 10_000).await.unwrap();
         assert_eq!(rows.len(), 501);
         let bytes = |port| rows.iter().find(|row| row.port == port).map(|row| row.sent.bytes);
         assert_eq!((bytes(0), bytes(7)), (Some(70_000), Some(200)));
+    }
+
+    #[test]
+    fn a_scan_of_one_source_takes_no_place_of_another_one_before_it_is_written() {
+        let scan = |port| record(port, NOON, Some(FlowEnd::Evicted));
+        let mut sums: Sums = (1..=10_000).map(scan).collect::<Vec<_>>().iter().collect();
+        sums.add(&of_renter(41, 22));
+        assert_eq!(sums.rows().count(), MOST_ROWS + 2, "one for the others, and one for the renter");
+        let flows: i64 = sums.rows().map(|(_, sum)| sum.flows).sum();
+        assert_eq!((flows, sums.bytes_of_rentals()[&Id::from_i64(41)]), (10_001, 1_000));
+    }
+
+    #[tokio::test]
+    async fn the_rows_before_count_for_the_limit() {
+        let (store, _dir) = fixture::store().await;
+        let mut tx = store.begin().await.unwrap();
+        for ports in [1..=300, 301..=600, 590..=700] {
+            let records: Vec<FlowRecord> = ports.map(|port| record(port, NOON, None)).collect();
+            write(&mut tx, &records).await.unwrap();
+        }
+        let rows = newest(&mut tx, ALL, 10_000).await.unwrap();
+        assert_eq!(rows.len(), 501);
+        assert_eq!(rows.iter().map(|row| row.sent.bytes).sum::<u64>(), 100 * (300 + 300 + 111));
     }
 
     #[tokio::test]
@@ -410,8 +411,8 @@ mod tests {
             ..record(0, NOON, None)
         };
         let records: Vec<FlowRecord> = (1..=1_200).map(ping).collect();
-        add(&mut tx, &records).await.unwrap();
-        add(&mut tx, &[ping(7), ping(1_100)]).await.unwrap();
+        write(&mut tx, &records).await.unwrap();
+        write(&mut tx, &[ping(7), ping(1_100)]).await.unwrap();
         let rows = newest(&mut tx, ALL, 10_000).await.unwrap();
         assert_eq!(rows.len(), 501);
         let bytes = |host| rows.iter().find(|row| row.host.as_i64() == host).map(|row| row.sent.bytes);
@@ -423,7 +424,9 @@ mod tests {
     async fn old_hours_are_removed_in_steps() {
         let (store, _dir) = fixture::store().await;
         let mut tx = store.begin().await.unwrap();
-        add(&mut tx, &[record(22, NOON, None), record(22, NOON + KEEP_HOURS * HOUR_MS, None)]).await.unwrap();
+        write(&mut tx, &[record(22, NOON, None), record(22, NOON + KEEP_HOURS * HOUR_MS, None)])
+            .await
+            .unwrap();
         let now = Wall::from_millis(NOON + (KEEP_HOURS + 1) * HOUR_MS);
         assert_eq!(prune(&mut tx, now).await.unwrap(), 1);
         assert_eq!(prune(&mut tx, now).await.unwrap(), 0);
