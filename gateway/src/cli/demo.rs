@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::data_dir::{self, DataDir};
 use crate::demo::control::{self, Control, Order};
 use crate::demo::fleet::{self, DemoFleet, Gateway, Member, Recruit};
-use crate::demo::past::world::World;
+use crate::demo::past::{self, world::World};
 use crate::demo::{plan, rental};
 use crate::health::telemetry;
 use crate::outbound::Outbound;
@@ -41,6 +41,9 @@ const LOGIN_LIFE: Duration = Duration::from_secs(24 * 3600);
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct DemoArgs {
+    /// Days of history that the devices have; 0 leaves more of the processor to others
+    #[arg(long, value_name = "DAYS", default_value_t = past::DAYS, value_parser = clap::value_parser!(u32).range(..=30))]
+    past: u32,
     #[command(subcommand)]
     order: Option<DemoOrder>,
 }
@@ -98,7 +101,7 @@ pub(crate) async fn run(to: &Connection, args: DemoArgs) -> anyhow::Result<()> {
     let start = Server::start(config, data);
     let Some(server) = serve::started(&mut signals, start).await? else { return Ok(()) };
     let ended = tokio::select! {
-        ended = entertain(&server, &path, to.data.is_some()) => ended,
+        ended = entertain(&server, &path, args.past, to.data.is_some()) => ended,
         ended = serve::until_stopped(&server, &mut signals, || outlives_terminal) => ended,
         () = terminal::closed(), if !outlives_terminal => Ok(()),
     };
@@ -107,7 +110,7 @@ pub(crate) async fn run(to: &Connection, args: DemoArgs) -> anyhow::Result<()> {
 }
 
 /// Enrols the fleet and runs it. Returns only on failure.
-async fn entertain(server: &Server, path: &Path, own_data: bool) -> anyhow::Result<()> {
+async fn entertain(server: &Server, path: &Path, days: u32, own_data: bool) -> anyhow::Result<()> {
     let local = Connection { data: Some(path.to_owned()), url: None, token: None, json: false };
     let client = Client::new(&local)?.patient(BUSY);
     let seed = server.identity.wireguard.as_bytes();
@@ -117,7 +120,7 @@ async fn entertain(server: &Server, path: &Path, own_data: bool) -> anyhow::Resu
     let world = Arc::new(World::new(clock::wall()));
     let numbers = server.state.store.reserve_events(demo_past::EVENTS).await?;
     let fleet = Arc::new(enrol(&gateway, &client, &world, recruits).await?);
-    let _past = demo_past::begin(server, &world, numbers).await.context("the demo has no past")?;
+    let _past = demo_past::begin(server, &world, numbers, days).await.context("the demo has no past")?;
     let _control = Control::serve(path, fleet.clone()).context("cannot open the demo's control socket")?;
     announce(server, path, own_data).await?;
     server.login_shown()?;

@@ -48,7 +48,7 @@ struct Past {
     numbers: Range<i64>,
 }
 
-/// Begins to store the past of all hosts. `numbers` are for its events.
+/// Begins to store these days of the past of all hosts. `numbers` are for its events.
 ///
 /// # Errors
 /// Fails when the hosts cannot be read.
@@ -56,6 +56,7 @@ pub(super) async fn begin(
     server: &Server,
     world: &Arc<World>,
     numbers: Range<i64>,
+    days: u32,
 ) -> anyhow::Result<AbortOnDropHandle<()>> {
     let state = &server.state;
     let selected = state.store.selected_hosts(Selection::default(), MOST_HOSTS).await?;
@@ -71,7 +72,7 @@ pub(super) async fn begin(
         series: SeriesCache::default(),
         numbers,
     };
-    Ok(AbortOnDropHandle::new(tokio::spawn(past.run(past::DAYS))))
+    Ok(AbortOnDropHandle::new(tokio::spawn(past.run(days))))
 }
 
 impl Past {
