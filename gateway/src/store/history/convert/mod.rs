@@ -123,7 +123,7 @@ impl Store {
         let new = match part.points.last() {
             Some(last) => {
                 let (series, kind) = (self.adopt(&part.name, last.at).await?, Kind::of(&part.name.uom));
-                Some(Sealable { series, kind, points: part.points })
+                series.map(|series| Sealable { series, kind, points: part.points })
             }
             None => None,
         };
@@ -148,12 +148,13 @@ impl Store {
     }
 
     /// Returns the number of a series. Most series exist already, because they have newer samples. If those have
-    /// another unit, the older ones are in a series beside.
-    async fn adopt(&self, name: &Name, last_at: Second) -> Result<u32> {
+    /// another unit, the older ones are in a series beside. `None`: a plugin has the labels of all of these in other
+    /// units. The samples are left out then, because an error would hold up the conversion for ever.
+    async fn adopt(&self, name: &Name, last_at: Second) -> Result<Option<u32>> {
         let Name { host, service, label, uom } = name;
         let found = self.series_of(&[HostId::from_i64(*host)], service, label).await?;
         if let Some(series) = found.first().filter(|series| series.uom == *uom) {
-            return Ok(series.id);
+            return Ok(Some(series.id));
         }
         let former = series::former(label, uom);
         // A plugin may have the label of a former unit too.
@@ -162,10 +163,14 @@ impl Store {
         for label in [label, &former, &older] {
             if let Some(id) = series::adopted(&mut tx, (*host, service, label, uom), last_at).await? {
                 tx.commit().await?;
-                return Ok(id);
+                return Ok(Some(id));
             }
         }
-        Err(sqlx::Error::RowNotFound)
+        let host = HostId::from_i64(*host);
+        tracing::warn!(
+            "samples of host {host}, service {service:?}, metric {label:?} are not converted: newer ones have other units"
+        );
+        Ok(None)
     }
 }
 

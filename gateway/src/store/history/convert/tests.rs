@@ -166,6 +166,21 @@ async fn samples_of_another_unit_than_that_since_the_upgrade_are_in_a_series_bes
 }
 
 #[tokio::test]
+async fn samples_whose_labels_are_taken_in_other_units_are_left_out_and_the_others_converted() {
+    let dir = old_gateway().await;
+    let store = open(dir.path()).await;
+    let mut wanted = rows(dir.path().join(OLD_HISTORY_FILE)).await;
+    let mut tx = store.begin().await.unwrap();
+    for label in ["rtt", "rtt, formerly in s", "rtt, formerly in s (older)"] {
+        series::adopted(&mut tx, (7, "ping", label, "ms"), START).await.unwrap().unwrap();
+    }
+    tx.commit().await.unwrap();
+    while store.convert_step().await.unwrap() != Conversion::Done {}
+    wanted.insert((7, "rtt".to_owned()), Vec::new());
+    assert_converted(&store, &wanted).await;
+}
+
+#[tokio::test]
 async fn a_damaged_older_history_is_set_aside_and_the_gateway_goes_on() {
     let dir = old_gateway().await;
     let store = open(dir.path()).await;

@@ -4,6 +4,8 @@
 //! change rows, so that a late result cannot bring back a disabled service, and the counters are
 //! plain aggregates. This module decides nothing about states.
 
+mod json;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::LazyLock;
@@ -11,21 +13,19 @@ use std::sync::LazyLock;
 use anyhow::Context as _;
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{
-    Detail, Digest, DirectReply, HostSpec, HostState, HostStatus, Identity, PathCheck, ServiceState,
-    StateType, Taken,
+    Detail, DirectReply, HostSpec, HostState, HostStatus, PathCheck, ServiceState, StateType,
 };
 use fleetgate_engine::time::Wall;
 use fleetgate_probes::cause::Cause;
 use fleetgate_probes::plugin::PluginResult;
-use fleetgate_probes::range::Range;
-use fleetgate_probes::sample::{Metric, Status};
-use serde::{Deserialize, Serialize};
+use fleetgate_probes::sample::Status;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
 use super::rows::{Arguments, Batched, WIDE};
 use super::{acknowledgements, intervals, notification_state};
+use json::{metrics_from_json, metrics_json, taken_from_json, taken_json, warnings_from_json, warnings_json};
 
 // ------------------------------------------------------------------- names
 
@@ -417,110 +417,6 @@ impl FromRow<'_, SqliteRow> for ServiceRow {
         };
         Ok(ServiceRow { host: HostId::from_i64(row.try_get(0)?), state })
     }
-}
-
-/// A metric in the form of the column. Ranges are stored as text.
-#[derive(Serialize, Deserialize)]
-struct StoredMetric<'a> {
-    label: std::borrow::Cow<'a, str>,
-    value: Option<f64>,
-    #[serde(default, skip_serializing_if = "str::is_empty")]
-    uom: std::borrow::Cow<'a, str>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    warn: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    crit: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    min: Option<f64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    max: Option<f64>,
-}
-
-fn metrics_json(metrics: &[Metric]) -> String {
-    let stored: Vec<StoredMetric<'_>> = metrics
-        .iter()
-        .map(|m| StoredMetric {
-            label: m.label.as_str().into(),
-            value: m.value,
-            uom: m.uom.as_str().into(),
-            warn: m.warn.map(|r| r.to_string()),
-            crit: m.crit.map(|r| r.to_string()),
-            min: m.min,
-            max: m.max,
-        })
-        .collect();
-    serde_json::to_string(&stored).expect("metrics are plain values")
-}
-
-fn metrics_from_json(text: &str) -> anyhow::Result<Vec<Metric>> {
-    let range = |text: Option<String>| text.map(|t| t.parse::<Range>()).transpose();
-    let stored: Vec<StoredMetric<'_>> = serde_json::from_str(text)?;
-    stored
-        .into_iter()
-        .map(|m| {
-            Ok(Metric {
-                label: m.label.into_owned(),
-                value: m.value,
-                uom: m.uom.into_owned(),
-                warn: range(m.warn)?,
-                crit: range(m.crit)?,
-                min: m.min,
-                max: m.max,
-            })
-        })
-        .collect()
-}
-
-fn warnings_json(warnings: &[String]) -> String {
-    serde_json::to_string(warnings).expect("a list of strings")
-}
-
-fn warnings_from_json(text: &str) -> anyhow::Result<Vec<String>> {
-    Ok(serde_json::from_str(text)?)
-}
-
-/// The identity of an accepted result: its digests in hexadecimal, if it has them.
-#[derive(Serialize, Deserialize)]
-struct StoredIdentity {
-    /// The digest of principal, timestamp and content.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    d: Option<String>,
-    /// The digests of principal and key, and of the request.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    k: Option<(String, String)>,
-}
-
-fn taken_json(taken: &Taken) -> String {
-    let stored: Vec<StoredIdentity> = taken
-        .iter()
-        .map(|identity| StoredIdentity {
-            d: identity.dated.map(hex),
-            k: identity.keyed.map(|(key, content)| (hex(key), hex(content))),
-        })
-        .collect();
-    serde_json::to_string(&stored).expect("texts are plain values")
-}
-
-fn taken_from_json(text: &str) -> anyhow::Result<Taken> {
-    let stored: Vec<StoredIdentity> = serde_json::from_str(text)?;
-    let identity = |stored: StoredIdentity| {
-        let keyed = stored.k.map(|(key, content)| anyhow::Ok((unhex(&key)?, unhex(&content)?)));
-        Ok(Identity { dated: stored.d.as_deref().map(unhex).transpose()?, keyed: keyed.transpose()? })
-    };
-    stored.into_iter().map(identity).collect()
-}
-
-fn hex(digest: Digest) -> String {
-    digest.0.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(text: &str) -> anyhow::Result<Digest> {
-    let pair = |at: usize| text.get(2 * at..2 * at + 2).and_then(|d| u8::from_str_radix(d, 16).ok());
-    let mut digest = Digest([0; 12]);
-    for (at, byte) in digest.0.iter_mut().enumerate() {
-        *byte = pair(at).with_context(|| format!("{text:?} is no digest: 24 hexadecimal digits"))?;
-    }
-    Ok(digest)
 }
 
 // ------------------------------------------------------------- settlement
