@@ -15,6 +15,12 @@ pub fn wall() -> Wall {
     Wall::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
+/// Returns how long ago this time of the kernel was. It is a time by the wall clock, so that a step of that clock since
+/// then shows in the result.
+pub fn since_kernel_time(since_1970: Duration) -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(since_1970)
+}
+
 /// Returns the instant at which a task with this time limit must be finished.
 pub fn deadline(within: Duration) -> tokio::time::Instant {
     tokio::time::Instant::now() + within

@@ -1,8 +1,8 @@
 //! Decides when the tunnel thread may leave received packets unread for a moment.
 //!
 //! Waking a thread for one keepalive costs ten times as much as the keepalive itself. While no probe
-//! waits for its reply, packets are taken together, [`REST`] after the last read. Pure: the caller
-//! reports what happened and when.
+//! waits for its reply, packets are taken together, [`REST`] after the last read. While probes wait, it
+//! is [`GATHER`]. Pure: the caller reports what happened and when.
 
 use std::time::Duration;
 
@@ -10,8 +10,13 @@ use fleetgate_engine::time::Mono;
 
 /// Pause between two reads of the socket. It adds half of itself, on average, to the response to a
 /// handshake, which devices start every two minutes, and to the first probe after an idle period.
-/// Replies to checks and the bytes of streams never wait for it. 5,000 devices send ten keepalives in it.
+/// The bytes of streams never wait for it. 5,000 devices send ten keepalives in it.
 const REST: Duration = Duration::from_millis(50);
+
+/// The same pause while replies to probes are expected. Their round trips do not contain it, because the
+/// kernel notes when a datagram arrives. The first reply after a pause is taken at once, so only a fleet
+/// with hundreds of checks a second gathers them.
+const GATHER: Duration = Duration::from_millis(1);
 
 /// Datagrams in one read that an idle fleet does not send. A receive buffer of the kernel's default
 /// size holds 500 keepalives.
@@ -26,6 +31,8 @@ pub struct RxModeration {
     attentive_until: Option<Mono>,
     /// Probes that have no reply yet.
     asked: usize,
+    /// Whether the kernel tells when datagrams arrive.
+    is_timed: bool,
 }
 
 impl RxModeration {
@@ -37,9 +44,16 @@ impl RxModeration {
         self.asked = self.asked.saturating_sub(1);
     }
 
-    /// Records that the socket was read and returned this many datagrams.
-    pub fn looked(&mut self, datagrams: usize, now: Mono) {
+    /// Returns the time since the last look. Before the first one it is zero.
+    pub fn since_look(&self, now: Mono) -> Duration {
+        self.looked.map_or(Duration::ZERO, |looked| now.since(looked))
+    }
+
+    /// Records that the socket was read and returned this many datagrams. `is_timed`: the kernel told when each of
+    /// them had arrived.
+    pub fn looked(&mut self, datagrams: usize, is_timed: bool, now: Mono) {
         self.looked = Some(now);
+        self.is_timed = is_timed;
         if datagrams >= BUSY {
             self.attentive_until = Some(now + ATTENTIVE);
         }
@@ -48,10 +62,13 @@ impl RxModeration {
     /// Returns how long packets may stay unread from now on, with this many connections open.
     pub fn left(&self, connections: usize, now: Mono) -> Duration {
         let attentive = self.attentive_until.is_some_and(|until| now < until);
-        if attentive || self.asked > 0 || connections > 0 {
-            return Duration::ZERO;
-        }
-        self.looked.map_or(Duration::ZERO, |looked| (looked + REST).since(now))
+        let pause = match self.asked {
+            _ if attentive || connections > 0 => return Duration::ZERO,
+            0 => REST,
+            _ if self.is_timed => GATHER,
+            _ => return Duration::ZERO,
+        };
+        self.looked.map_or(Duration::ZERO, |looked| (looked + pause).since(now))
     }
 }
 
@@ -67,32 +84,36 @@ mod tests {
     fn datagrams_are_gathered_for_a_moment() {
         let mut rest = RxModeration::default();
         assert_eq!(rest.left(0, ms(5)), Duration::ZERO, "the first is taken at once");
-        rest.looked(1, ms(10));
+        rest.looked(1, true, ms(10));
         assert_eq!(rest.left(0, ms(12)), Duration::from_millis(48));
         assert_eq!(rest.left(0, ms(60)), Duration::ZERO);
         assert_eq!(rest.left(0, ms(99)), Duration::ZERO);
     }
 
     #[test]
-    fn datagrams_are_not_delayed_while_a_reply_is_awaited() {
-        let mut rest = RxModeration::default();
-        rest.looked(1, ms(10));
-        assert_eq!(rest.left(1, ms(11)), Duration::ZERO);
-        rest.asked();
-        rest.asked();
-        rest.answered();
-        assert_eq!(rest.left(0, ms(11)), Duration::ZERO);
-        rest.answered();
-        assert_eq!(rest.left(0, ms(11)), Duration::from_millis(49));
+    fn replies_are_gathered_briefly_and_only_where_the_kernel_tells_when_they_came() {
+        for (is_timed, gathered) in [(true, GATHER), (false, Duration::ZERO)] {
+            let mut rest = RxModeration::default();
+            rest.looked(1, is_timed, ms(10));
+            assert_eq!(rest.left(1, ms(10)), Duration::ZERO, "a connection is open");
+            rest.asked();
+            rest.asked();
+            rest.answered();
+            assert_eq!(rest.left(0, ms(10)), gathered);
+            assert_eq!(rest.left(0, ms(11)), Duration::ZERO);
+            assert_eq!(rest.since_look(ms(15)), Duration::from_millis(5));
+            rest.answered();
+            assert_eq!(rest.left(0, ms(11)), Duration::from_millis(49));
+        }
     }
 
     #[test]
     fn many_datagrams_keep_the_socket_polled_for_a_while() {
         let mut rest = RxModeration::default();
-        rest.looked(BUSY, ms(10));
-        rest.looked(3, ms(20));
+        rest.looked(BUSY, true, ms(10));
+        rest.looked(3, true, ms(20));
         assert_eq!(rest.left(0, ms(21)), Duration::ZERO);
-        rest.looked(3, ms(1_010));
+        rest.looked(3, true, ms(1_010));
         assert_eq!(rest.left(0, ms(1_010)), REST);
     }
 }

@@ -130,12 +130,16 @@ impl<N: Noise> TunnelThread<N> {
     fn receive(&mut self) {
         let now = clock::now();
         let tunnel = &mut self.tunnel;
-        let mut count = 0;
-        self.udp.receive(|from, to, bytes| {
+        let (mut count, mut is_timed) = (0, true);
+        // What came before the last look was read then. A step of the wall clock would show as a longer time.
+        let longest = self.rest.since_look(now.mono);
+        self.udp.receive(|from, to, waited, bytes| {
             count += 1;
-            tunnel.handle(Input::Datagram { from, to, bytes }, now);
+            is_timed &= waited.is_some();
+            let waited = waited.unwrap_or_default().min(longest);
+            tunnel.handle(Input::Datagram { from, to, waited, bytes }, now);
         });
-        self.rest.looked(count, now.mono);
+        self.rest.looked(count, is_timed, now.mono);
     }
 
     fn asks(&mut self, first: Command, more: &mut mpsc::UnboundedReceiver<Command>) {

@@ -7,6 +7,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use fleetgate_engine::messages::Transmit;
@@ -14,6 +15,8 @@ use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
+
+use crate::clock;
 
 /// A GRO batch fills one buffer with up to 64 KiB. The rest shifts each buffer in the processor's cache, where
 /// the beginnings of all buffers would otherwise share one place.
@@ -104,7 +107,6 @@ impl Udp {
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         let dual = socket.local_addr()?.is_ipv6();
         allow_fragments(&socket, dual);
-        no_timestamps(&socket);
         Ok(Udp {
             socket: UdpSocket::from_std(socket)?,
             state,
@@ -119,9 +121,10 @@ impl Udp {
         self.socket.readable().await
     }
 
-    /// Passes on the datagrams that have arrived, a few batches at most. An error of a single datagram is
-    /// ignored, such as the ICMP port unreachable of a peer that has left.
-    pub fn receive(&mut self, mut each: impl FnMut(SocketAddr, Option<IpAddr>, &[u8])) {
+    /// Passes on the datagrams that have arrived, a few batches at most, each with the time that it lay here, if the
+    /// kernel tells it. An error of a single datagram is ignored, such as the ICMP port unreachable of a peer that
+    /// has left.
+    pub fn receive(&mut self, mut each: impl FnMut(SocketAddr, Option<IpAddr>, Option<Duration>, &[u8])) {
         let mut datagrams = 0;
         for _ in 0..BATCHES_PER_TURN {
             let Ok(count) = self.receive_batch() else { return };
@@ -129,9 +132,11 @@ impl Udp {
             for (meta, buffer) in self.meta[..count].iter().zip(self.buffers.chunks(BUFFER)) {
                 let from = canonical(meta.addr);
                 let to = meta.dst_ip.map(|ip| ip.to_canonical());
+                // quinn-udp has asked the kernel for it.
+                let waited = meta.timestamp.map(clock::since_kernel_time);
                 // The stride is zero only for an empty datagram, which carries nothing.
                 for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
-                    each(from, to, datagram);
+                    each(from, to, waited, datagram);
                     datagrams += 1;
                 }
             }
@@ -235,12 +240,6 @@ fn allow_fragments(socket: &std::net::UdpSocket, dual: bool) {
     }
 }
 
-/// Switches off the time of arrival that quinn-udp asks for with every datagram, which this program does not
-/// read.
-fn no_timestamps(socket: &std::net::UdpSocket) {
-    set(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 0);
-}
-
 /// Sets an option. A kernel that does not know it works without.
 #[allow(unsafe_code, reason = "neither std nor socket2 has these options")]
 fn set(socket: &std::net::UdpSocket, level: libc::c_int, name: libc::c_int, value: libc::c_int) {
@@ -261,6 +260,8 @@ fn set(socket: &std::net::UdpSocket, level: libc::c_int, name: libc::c_int, valu
 mod tests {
     use super::*;
 
+    const LAIN: Duration = Duration::from_millis(20);
+
     #[tokio::test]
     async fn v4_and_v6_come_and_go_through_one_socket() {
         let gate = bind("[::]:0".parse().unwrap()).unwrap();
@@ -273,7 +274,11 @@ mod tests {
             peer.send_to(b"hello", gate).unwrap();
             udp.readable().await.unwrap();
             let mut seen = Vec::new();
-            udp.receive(|from, to, bytes| seen.push((from, to, bytes.to_vec())));
+            std::thread::sleep(LAIN);
+            udp.receive(|from, to, waited, bytes| {
+                assert!(waited.is_some_and(|waited| waited >= LAIN && waited < 1_000 * LAIN), "{waited:?}");
+                seen.push((from, to, bytes.to_vec()));
+            });
             assert_eq!(seen.len(), 1);
             assert_eq!(seen[0].0, peer.local_addr().unwrap());
             let reply = Transmit { to: seen[0].0, from: seen[0].1, size: 3, bytes: b"onetwo3".to_vec() };

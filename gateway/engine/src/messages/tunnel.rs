@@ -105,10 +105,12 @@ impl WireDay {
 
 #[derive(Debug)]
 pub enum Input<'a> {
-    /// One UDP datagram (already split out of a GRO batch). `to` is the local address it came to.
+    /// One UDP datagram (already split out of a GRO batch). `to` is the local address it came to. `waited`: how long it
+    /// lay in the socket, which is no part of a round trip.
     Datagram {
         from: SocketAddr,
         to: Option<IpAddr>,
+        waited: Duration,
         bytes: &'a [u8],
     },
     Command(Command),

@@ -393,7 +393,7 @@ impl<N: Noise> Tunnel<N> {
     /// device is accepted only as a reply to something of ours. Fragments, IP options and extension
     /// headers never occur in what the gateway requests.
     fn for_gateway(&mut self, slot: Slot, packet: &Parsed<'_>, bytes: &[u8]) -> Result<(), DropReason> {
-        let now = self.now.mono;
+        let arrived = self.arrived;
         let live =
             self.peers.get_mut(slot).and_then(|peer| peer.live.as_mut()).ok_or(DropReason::Unsolicited)?;
         if packet.fragment || packet.extensions {
@@ -402,7 +402,7 @@ impl<N: Noise> Tunnel<N> {
         if let Some(error) = Undelivered::parse(packet) {
             return self.undelivered(slot, &error);
         }
-        if live.echoes.iter_mut().any(|echo| echo.accept(packet, now)) {
+        if live.echoes.iter_mut().any(|echo| echo.accept(packet, arrived)) {
             self.was_answered(slot);
             return Ok(());
         }

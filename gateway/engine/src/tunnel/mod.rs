@@ -146,6 +146,8 @@ pub struct Tunnel<N: Noise> {
     dial_scratch: Box<[u8]>,
     budget: Budget,
     now: Now,
+    /// When the datagram of this turn came to the socket.
+    arrived: Mono,
     quiet: bool,
 }
 
@@ -185,6 +187,7 @@ impl<N: Noise> Tunnel<N> {
             dial_scratch: vec![0; DIAL_SCRATCH].into(),
             budget: Budget::default(),
             now: Now::default(),
+            arrived: Mono::ZERO,
             quiet: false,
         }
     }
@@ -213,7 +216,10 @@ impl<N: Noise> Tunnel<N> {
     pub fn handle(&mut self, input: Input<'_>, now: Now) {
         self.begin(now);
         match input {
-            Input::Datagram { from, to, bytes } => self.datagram(from, to, bytes),
+            Input::Datagram { from, to, waited, bytes } => {
+                self.arrived = now.mono - waited;
+                self.datagram(from, to, bytes);
+            }
             Input::Command(command) => self.command(command),
             Input::Timeout => {}
         }

@@ -114,9 +114,9 @@ impl Echo {
     }
 
     /// Takes a packet if it replies to a request in flight.
-    pub fn accept(&mut self, packet: &Parsed<'_>, now: Mono) -> bool {
+    pub fn accept(&mut self, packet: &Parsed<'_>, arrived: Mono) -> bool {
         let answered = self.take(|probe| probe.is_answered_by(packet));
-        self.rtts.extend(answered.map(|at| now.since(at)));
+        self.rtts.extend(answered.map(|at| arrived.since(at)));
         answered.is_some()
     }
 

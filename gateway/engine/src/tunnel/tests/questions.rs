@@ -40,6 +40,17 @@ fn a_hung_ip_stack_is_silence_with_evidence() {
 }
 
 #[test]
+fn time_in_the_socket_is_no_part_of_the_round_trip() {
+    let mut world = connected(1);
+    world.waited = RTT / 5;
+    let expected = EchoReply { sent: 2, rtts: vec![RTT - RTT / 5; 2], failure: None };
+    assert_eq!(world.echo(2, v4(2), 2), ProbeReply::Echo(expected));
+    world.waited = Duration::MAX;
+    let expected = EchoReply { sent: 1, rtts: vec![Duration::ZERO], failure: None };
+    assert_eq!(world.echo(2, v4(2), 1), ProbeReply::Echo(expected));
+}
+
+#[test]
 fn a_device_that_loses_half_of_it_is_counted_right() {
     let mut world = connected(1);
     let ask = world.ask(Probe::Echo { peer: id(2), address: v4(2), count: 4 }, 5 * SECOND);

@@ -151,8 +151,10 @@ impl Fleet {
                 Some((at, Flight::ToDevice(n, bytes))) => self.device(n, &bytes, at),
                 Some((_, Flight::ToGateway(n, bytes))) => {
                     self.messages += u32::from(bytes[0] != 4);
-                    self.tunnel
-                        .handle(Input::Datagram { from: public(n), to: None, bytes: &bytes }, self.now);
+                    self.tunnel.handle(
+                        Input::Datagram { from: public(n), to: None, waited: Duration::ZERO, bytes: &bytes },
+                        self.now,
+                    );
                 }
                 None => break,
             }

@@ -109,6 +109,8 @@ pub struct World<N: Noise, S = <N as Noise>::Session> {
     pub sent_to: Vec<(u8, SocketAddr)>,
     /// Every datagram that reached the gateway.
     pub captured: Vec<(SocketAddr, Vec<u8>)>,
+    /// How long datagrams lie in the gateway's socket.
+    pub waited: Duration,
     next_ask: u64,
 }
 
@@ -161,6 +163,7 @@ impl<N: Noise, S: Session> World<N, S> {
             sent: Vec::new(),
             sent_to: Vec::new(),
             captured: Vec::new(),
+            waited: Duration::ZERO,
             next_ask: 0,
         }
     }
@@ -209,7 +212,7 @@ impl<N: Noise, S: Session> World<N, S> {
     }
 
     pub fn inject(&mut self, from: SocketAddr, bytes: &[u8]) {
-        self.tunnel.handle(Input::Datagram { from, to: None, bytes }, self.now);
+        self.tunnel.handle(Input::Datagram { from, to: None, waited: self.waited, bytes }, self.now);
         self.drain();
     }
 
