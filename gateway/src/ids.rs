@@ -5,7 +5,7 @@ use fleetgate_engine::time::Wall;
 
 /// The kind of resource that an id names. Its prefix stands before the id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum IdKind {
     /// Hosts and devices, which share their ids.
     Host,
     Enrolment,
@@ -41,60 +41,60 @@ pub enum Kind {
     Subscription,
 }
 
-impl Kind {
+impl IdKind {
     const fn prefix(self) -> &'static str {
         match self {
-            Kind::Host => "h_",
-            Kind::Enrolment => "e_",
-            Kind::Token => "t_",
-            Kind::User => "u_",
-            Kind::Acknowledgement => "a_",
-            Kind::Downtime => "d_",
-            Kind::Contact => "c_",
-            Kind::Rule => "r_",
-            Kind::Notice => "n_",
-            Kind::Message => "m_",
-            Kind::Incident => "i_",
-            Kind::Removal => "g_",
-            Kind::Operator => "o_",
-            Kind::Grant => "p_",
-            Kind::Stream => "s_",
-            Kind::Customer => "k_",
-            Kind::Person => "y_",
-            Kind::Renter => "w_",
-            Kind::Booking => "b_",
-            Kind::Rental => "l_",
-            Kind::Block => "x_",
-            Kind::RentalEvent => "v_",
-            Kind::Subscription => "z_",
+            IdKind::Host => "h_",
+            IdKind::Enrolment => "e_",
+            IdKind::Token => "t_",
+            IdKind::User => "u_",
+            IdKind::Acknowledgement => "a_",
+            IdKind::Downtime => "d_",
+            IdKind::Contact => "c_",
+            IdKind::Rule => "r_",
+            IdKind::Notice => "n_",
+            IdKind::Message => "m_",
+            IdKind::Incident => "i_",
+            IdKind::Removal => "g_",
+            IdKind::Operator => "o_",
+            IdKind::Grant => "p_",
+            IdKind::Stream => "s_",
+            IdKind::Customer => "k_",
+            IdKind::Person => "y_",
+            IdKind::Renter => "w_",
+            IdKind::Booking => "b_",
+            IdKind::Rental => "l_",
+            IdKind::Block => "x_",
+            IdKind::RentalEvent => "v_",
+            IdKind::Subscription => "z_",
         }
     }
 
     const fn noun(self) -> &'static str {
         match self {
-            Kind::Host => "host or device",
-            Kind::Enrolment => "enrolment",
-            Kind::Token => "token",
-            Kind::User => "user",
-            Kind::Acknowledgement => "acknowledgement",
-            Kind::Downtime => "downtime",
-            Kind::Contact => "contact",
-            Kind::Rule => "rule",
-            Kind::Notice => "notification",
-            Kind::Message => "message",
-            Kind::Incident => "incident",
-            Kind::Removal => "removal",
-            Kind::Operator => "operator",
-            Kind::Grant => "grant",
-            Kind::Stream => "connection",
-            Kind::Customer => "customer",
-            Kind::Person => "person",
-            Kind::Renter => "renter",
-            Kind::Booking => "booking",
-            Kind::Rental => "rental",
-            Kind::Block => "block",
-            Kind::RentalEvent => "event of a rental",
-            Kind::Subscription => "subscription",
+            IdKind::Host => "host or device",
+            IdKind::Enrolment => "enrolment",
+            IdKind::Token => "token",
+            IdKind::User => "user",
+            IdKind::Acknowledgement => "acknowledgement",
+            IdKind::Downtime => "downtime",
+            IdKind::Contact => "contact",
+            IdKind::Rule => "rule",
+            IdKind::Notice => "notification",
+            IdKind::Message => "message",
+            IdKind::Incident => "incident",
+            IdKind::Removal => "removal",
+            IdKind::Operator => "operator",
+            IdKind::Grant => "grant",
+            IdKind::Stream => "connection",
+            IdKind::Customer => "customer",
+            IdKind::Person => "person",
+            IdKind::Renter => "renter",
+            IdKind::Booking => "booking",
+            IdKind::Rental => "rental",
+            IdKind::Block => "block",
+            IdKind::RentalEvent => "event of a rental",
+            IdKind::Subscription => "subscription",
         }
     }
 
@@ -130,7 +130,7 @@ pub enum Named {
     Name(String),
 }
 
-impl Kind {
+impl IdKind {
     pub fn named(self, text: &str) -> Named {
         self.id(text).map_or_else(|| Named::Name(text.to_owned()), Named::Id)
     }
@@ -163,9 +163,9 @@ mod tests {
     #[test]
     fn a_path_takes_an_id_or_a_name() {
         let id = Id::from_i64(7);
-        assert_eq!(Kind::Host.named(&Kind::Host.text(id)), Named::Id(id));
-        assert_eq!(Kind::Host.named("cam-07"), Named::Name("cam-07".into()));
-        assert!(Kind::User.parse(&Kind::Host.text(id)).is_err());
+        assert_eq!(IdKind::Host.named(&IdKind::Host.text(id)), Named::Id(id));
+        assert_eq!(IdKind::Host.named("cam-07"), Named::Name("cam-07".into()));
+        assert!(IdKind::User.parse(&IdKind::Host.text(id)).is_err());
     }
 
     #[test]

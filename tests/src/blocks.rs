@@ -17,7 +17,7 @@ pub fn sign(block: &mut [u8], key: i64) {
 #[cfg(test)]
 mod tests {
     use fleetgate_engine::history::block::{self, decode_raw, encode_raw};
-    use fleetgate_engine::history::{HOUR, Kind, Point};
+    use fleetgate_engine::history::{HOUR, Point, SeriesKind};
 
     use super::*;
 
@@ -27,7 +27,7 @@ mod tests {
         let start = |hour: u32| i64::from(hour) * HOUR;
         let points = |hour| [0, 60, 7_200].map(|s| Point { at: start(hour) + s, value: Some(1.5) });
         let key = block::key(other, 9);
-        let mut data = encode_raw(block::key(hour, 7), start(hour), &points(hour), Kind::Gauge);
+        let mut data = encode_raw(block::key(hour, 7), start(hour), &points(hour), SeriesKind::Gauge);
         assert!(decode_raw(key, start(other), &data).is_err());
         sign(&mut data, key);
         assert_eq!(decode_raw(key, start(other), &data), Ok(points(other).to_vec()));

@@ -17,7 +17,7 @@ use super::AppState;
 use super::hosts::{definition, load};
 use super::request::auth::Principal;
 use super::request::extract::{Body, Path};
-use super::request::ids::{self, Kind};
+use super::request::ids::{self, IdKind};
 use super::request::parse::{self, Fields};
 use super::request::transaction::ApiTx;
 use super::response::problem::Problem;
@@ -72,7 +72,7 @@ async fn acknowledge_host(
     Body(new): Body<NewAcknowledgement>,
 ) -> Result<(StatusCode, Json<Acknowledgement>), Problem> {
     let mut conn = app.store.reader().await?;
-    let found = load(&mut conn, Kind::Host.named(&host)).await?;
+    let found = load(&mut conn, IdKind::Host.named(&host)).await?;
     drop(conn);
     if found.state.as_ref().is_none_or(|s| s.status != HostStatus::Down) {
         return Err(well(&found.name));
@@ -104,7 +104,7 @@ async fn acknowledge_service(
 }
 
 async fn service_of(app: &AppState, host: &str, service: &str) -> Result<HostId, Problem> {
-    let host = definition(app, Kind::Host.named(host)).await?;
+    let host = definition(app, IdKind::Host.named(host)).await?;
     host.service(service).map(|_| host.id).ok_or_else(|| unknown_service(&host, service))
 }
 
@@ -140,7 +140,8 @@ async fn acknowledge(
         incident,
     };
     stored::put(write.tx(), &ack).await?;
-    let data = json!({ "id": Kind::Acknowledgement.text(id), "sticky": sticky, "expires": ack.expires_at.map(ids::time) });
+    let expires = ack.expires_at.map(ids::time);
+    let data = json!({ "id": IdKind::Acknowledgement.text(id), "sticky": sticky, "expires": expires });
     write.about("acknowledgement.added", (host, ack.service.as_deref()), &ack.comment, data).await?;
     write.commit().await?;
     // Waiting notifications may now be unnecessary.
@@ -157,8 +158,8 @@ async fn acknowledge(
 
 pub(super) fn shown(ack: &stored::Acknowledgement) -> Acknowledgement {
     Acknowledgement {
-        id: Kind::Acknowledgement.text(ack.id),
-        host: Kind::Host.text(ack.host),
+        id: IdKind::Acknowledgement.text(ack.id),
+        host: IdKind::Host.text(ack.host),
         service: ack.service.clone(),
         sticky: ack.sticky,
         expires: ack.expires_at.map(ids::time),
@@ -179,7 +180,7 @@ async fn withdraw_host(
     Path(host): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let mut conn = app.store.reader().await?;
-    let found = load(&mut conn, Kind::Host.named(&host)).await?;
+    let found = load(&mut conn, IdKind::Host.named(&host)).await?;
     drop(conn);
     withdraw(&app, &who, found.id, None).await
 }
@@ -209,7 +210,7 @@ async fn withdraw(
     let now = write.now;
     let ended = stored::withdraw(write.tx(), host, service.as_deref(), now).await?;
     let id = ended.ok_or_else(|| Problem::not_found("nothing is acknowledged here"))?;
-    let data = json!({ "id": Kind::Acknowledgement.text(id) });
+    let data = json!({ "id": IdKind::Acknowledgement.text(id) });
     write
         .about("acknowledgement.withdrawn", (host, service.as_deref()), "acknowledgement removed", data)
         .await?;

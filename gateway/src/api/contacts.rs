@@ -20,7 +20,7 @@ use super::notifications::{Messages, message_to_api};
 use super::request::auth::Principal;
 use super::request::extract::{Body, Path, never_null, present};
 use super::request::idempotency::Disclosed;
-use super::request::ids::{self, Kind, Named};
+use super::request::ids::{self, IdKind, Named};
 use super::request::managed_by::Manager;
 use super::request::parse::{self, Fields};
 use super::request::transaction::ApiTx;
@@ -35,7 +35,7 @@ use crate::outbound::{Purpose, address};
 use crate::store::contacts::{self, BUILT_IN, secret_place};
 use crate::store::events::Object;
 use crate::store::outbox::{self, Address, NewMessage};
-use crate::store::removals::Kind as Removable;
+use crate::store::removals::Removable;
 use crate::store::{SqliteConnection, managed};
 
 /// One page shows them all. A company has fewer teams.
@@ -294,7 +294,7 @@ async fn test(
     };
     let mut items = Vec::new();
     for address in addresses {
-        let (kind, channel) = (outbox::Kind::Test, address.channel());
+        let (kind, channel) = (outbox::OutboxKind::Test, address.channel());
         let new = NewMessage {
             contact: id,
             contact_name: &name,
@@ -332,7 +332,7 @@ async fn permitted(app: &AppState, url: Option<&str>) -> Result<(), Problem> {
 
 /// Finds a contact by id or name.
 pub(super) async fn load(conn: &mut SqliteConnection, text: &str) -> Result<contacts::Contact, Problem> {
-    let found = match Kind::Contact.named(text) {
+    let found = match IdKind::Contact.named(text) {
         Named::Id(id) => contacts::find(conn, id).await?,
         Named::Name(name) => contacts::find_named(conn, &name).await?,
     };
@@ -341,7 +341,7 @@ pub(super) async fn load(conn: &mut SqliteConnection, text: &str) -> Result<cont
             "built_in",
             "mail.to in fleetgate.toml makes this contact: set or change it there, and reload the settings",
         ),
-        _ => Kind::Contact.unknown(text).into(),
+        _ => IdKind::Contact.unknown(text).into(),
     })
 }
 
@@ -481,7 +481,7 @@ fn group_wait(seconds: f64) -> Result<Duration, String> {
 
 fn to_api(contact: &contacts::Contact) -> Contact {
     Contact {
-        id: Kind::Contact.text(contact.id),
+        id: IdKind::Contact.text(contact.id),
         name: contact.name.clone(),
         emails: contact.emails.clone(),
         webhook_url: contact.webhook_url.as_ref().map(|url| url.reveal().to_owned()),

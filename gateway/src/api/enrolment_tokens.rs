@@ -18,7 +18,7 @@ use super::devices::load;
 use super::request::auth::Principal;
 use super::request::extract::{Body, Path, Query, present};
 use super::request::idempotency::Disclosed;
-use super::request::ids::{self, Kind};
+use super::request::ids::{self, IdKind};
 use super::request::parse::{self, Fields};
 use super::request::transaction::ApiTx;
 use super::response::page::Paging;
@@ -156,7 +156,7 @@ async fn create_replacement(
 ) -> Result<Disclosed<EnrolmentTokenWithSecret>, Problem> {
     let mut write = ApiTx::begin(&app, &who).await?;
     let (by, now) = (write.by.clone(), write.now);
-    let device = load(write.tx(), Kind::Host.named(&device)).await?;
+    let device = load(write.tx(), IdKind::Host.named(&device)).await?;
     rentals::may_be_rekeyed(&mut write, &device, new.force).await?;
     enrolment_tokens::revoke_replacements(write.tx(), device.id, now).await?;
     let wanted = NewEnrolmentToken {
@@ -179,7 +179,7 @@ async fn store(
     let secret = Token::generate(kind(token.replaces), token.id);
     profiles::must_exist(write.tx(), &token.profile).await?;
     enrolment_tokens::insert(write.tx(), &token, &secret.hash()).await?;
-    let data = json!({ "label": token.label, "replaces": token.replaces.map(|d| Kind::Host.text(d)) });
+    let data = json!({ "label": token.label, "replaces": token.replaces.map(|d| IdKind::Host.text(d)) });
     write.event("enrolment_token.created", (Object::Token, token.id), "made", data).await?;
     let shown = EnrolmentTokenWithSecret { token: to_api(&token), secret: None, command: None, hint: None };
     write.commit().await?;
@@ -252,8 +252,8 @@ async fn show(
     Path(token): Path<String>,
 ) -> Result<Json<EnrolmentToken>, Problem> {
     let mut conn = app.store.reader().await?;
-    let found = enrolment_tokens::find(&mut conn, Kind::Token.parse(&token)?).await?;
-    found.map(|(t, _)| Json(to_api(&t))).ok_or_else(|| Kind::Token.unknown(&token).into())
+    let found = enrolment_tokens::find(&mut conn, IdKind::Token.parse(&token)?).await?;
+    found.map(|(t, _)| Json(to_api(&t))).ok_or_else(|| IdKind::Token.unknown(&token).into())
 }
 
 /// Revokes an enrolment token. Devices that enrolled with it stay.
@@ -265,11 +265,11 @@ async fn revoke(
     who: Principal,
     Path(token): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let id = Kind::Token.parse(&token)?;
+    let id = IdKind::Token.parse(&token)?;
     let mut write = ApiTx::begin(&app, &who).await?;
     let now = write.now;
     if !enrolment_tokens::revoke(write.tx(), id, now).await? {
-        return Err(Kind::Token.unknown(&token).into());
+        return Err(IdKind::Token.unknown(&token).into());
     }
     write.event("enrolment_token.revoked", (Object::Token, id), "revoked", json!({})).await?;
     write.commit().await?;
@@ -278,13 +278,13 @@ async fn revoke(
 
 fn to_api(token: &enrolment_tokens::EnrolmentToken) -> EnrolmentToken {
     EnrolmentToken {
-        id: Kind::Token.text(token.id),
+        id: IdKind::Token.text(token.id),
         label: token.label.clone(),
         labels: token.host_labels.clone(),
         profile: not_empty(&token.profile),
         ssh_user: token.ssh_user.clone(),
         needs_approval: token.needs_approval,
-        replaces: token.replaces.map(|d| Kind::Host.text(d)),
+        replaces: token.replaces.map(|d| IdKind::Host.text(d)),
         uses_left: token.uses_left,
         expires_at: token.expires_at.map(ids::time),
         created_by: token.created_by.clone(),

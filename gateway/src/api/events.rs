@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 
 use super::request::auth::{Principal, Role};
 use super::request::extract::Query;
-use super::request::ids::{self, Kind, Named};
+use super::request::ids::{self, IdKind, Named};
 use super::request::permission::Area;
 use super::response::page::Paging;
 use super::response::problem::Problem;
@@ -151,7 +151,7 @@ async fn page(
         None => Span::Before(after.unwrap_or(i64::MAX)),
     };
     let (from, to) = wanted.times()?;
-    let object = match wanted.host.as_deref().map(|text| Kind::Host.named(text)) {
+    let object = match wanted.host.as_deref().map(|text| IdKind::Host.named(text)) {
         None => None,
         Some(Named::Id(id)) => Some(id),
         Some(named) => Some(hosts::load(&mut *app.store.reader().await?, named).await?.id),
@@ -164,15 +164,15 @@ async fn page(
 /// Converts a row of the log.
 pub(super) fn event(row: EventRow) -> Event {
     let kind = match row.object.as_str() {
-        "host" | "service" | "device" => Some(Kind::Host),
-        "enrolment" => Some(Kind::Enrolment),
-        "token" => Some(Kind::Token),
-        "user" => Some(Kind::User),
-        "downtime" => Some(Kind::Downtime),
-        "incident" => Some(Kind::Incident),
-        "contact" => Some(Kind::Contact),
-        "rule" => Some(Kind::Rule),
-        "message" => Some(Kind::Message),
+        "host" | "service" | "device" => Some(IdKind::Host),
+        "enrolment" => Some(IdKind::Enrolment),
+        "token" => Some(IdKind::Token),
+        "user" => Some(IdKind::User),
+        "downtime" => Some(IdKind::Downtime),
+        "incident" => Some(IdKind::Incident),
+        "contact" => Some(IdKind::Contact),
+        "rule" => Some(IdKind::Rule),
+        "message" => Some(IdKind::Message),
         _ => None,
     };
     Event {

@@ -13,7 +13,7 @@ use super::AppState;
 use super::hosts;
 use super::operators;
 use super::request::extract::Query;
-use super::request::ids::{self, Kind};
+use super::request::ids::{self, IdKind};
 use super::response::problem::Problem;
 use super::types::names;
 use crate::store::forwarded::{self as stored, Forwarded as Row, Owner};
@@ -97,17 +97,17 @@ async fn list(State(app): State<AppState>, Query(wanted): Query<Filter>) -> Resu
     }
     let mut conn = app.store.reader().await?;
     let host = match &wanted.host {
-        Some(text) => Some(hosts::load(&mut conn, Kind::Host.named(text)).await?.id),
+        Some(text) => Some(hosts::load(&mut conn, IdKind::Host.named(text)).await?.id),
         None => None,
     };
     let operator = match &wanted.operator {
-        Some(text) => Some(operators::load(&mut conn, Kind::Operator.named(text)).await?.id),
+        Some(text) => Some(operators::load(&mut conn, IdKind::Operator.named(text)).await?.id),
         None => None,
     };
     let rental = match &wanted.rental {
         Some(text) => {
-            let found = rentals::find(&mut conn, Kind::Rental.parse(text)?).await?;
-            Some(found.ok_or_else(|| Kind::Rental.unknown(text))?.id)
+            let found = rentals::find(&mut conn, IdKind::Rental.parse(text)?).await?;
+            Some(found.ok_or_else(|| IdKind::Rental.unknown(text))?.id)
         }
         None => None,
     };
@@ -117,7 +117,7 @@ async fn list(State(app): State<AppState>, Query(wanted): Query<Filter>) -> Resu
 }
 
 /// Returns the name, or the id of what has none any more.
-fn named(name: &Option<String>, kind: Kind, id: Id) -> String {
+fn named(name: &Option<String>, kind: IdKind, id: Id) -> String {
     name.clone().unwrap_or_else(|| kind.text(id))
 }
 
@@ -126,15 +126,15 @@ fn to_api(row: &Row) -> ForwardedHour {
         Owner::User(user) => (Some(user), None),
         Owner::Person(person) => (None, Some(person)),
     };
-    let grant = if row.rental.is_some() { Kind::Rental } else { Kind::Grant };
+    let grant = if row.rental.is_some() { IdKind::Rental } else { IdKind::Grant };
     ForwardedHour {
         hour: ids::time(row.hour),
-        operator: user.map(|_| named(&row.source_name, Kind::Operator, row.source)),
-        user: user.map(|user| named(&row.user_name, Kind::User, user)),
-        renter: person.map(|_| Kind::Renter.text(row.source)),
-        person: person.map(|person| Kind::Person.text(person)),
-        rental: row.rental.map(|rental| Kind::Rental.text(rental)),
-        host: named(&row.host_name, Kind::Host, row.host),
+        operator: user.map(|_| named(&row.source_name, IdKind::Operator, row.source)),
+        user: user.map(|user| named(&row.user_name, IdKind::User, user)),
+        renter: person.map(|_| IdKind::Renter.text(row.source)),
+        person: person.map(|person| IdKind::Person.text(person)),
+        rental: row.rental.map(|rental| IdKind::Rental.text(rental)),
+        host: named(&row.host_name, IdKind::Host, row.host),
         protocol: row.protocol.clone(),
         port: row.port,
         grant: grant.text(row.grant),

@@ -16,7 +16,7 @@ use super::events::Event;
 use super::notifications::Notification;
 use super::request::auth::Principal;
 use super::request::extract::{Body, Path, Query};
-use super::request::ids::{self, Kind, Named};
+use super::request::ids::{self, IdKind, Named};
 use super::request::parse::{self, Fields};
 use super::request::transaction::ApiTx;
 use super::response::page::Paging;
@@ -160,7 +160,7 @@ async fn list(
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let wanted = filter.of_host()?;
     let mut conn = app.store.reader().await?;
-    let host = match filter.host.as_deref().map(|text| Kind::Host.named(text)) {
+    let host = match filter.host.as_deref().map(|text| IdKind::Host.named(text)) {
         None => None,
         Some(Named::Id(id)) => Some(id),
         Some(named) => Some(hosts::load(&mut conn, named).await?.id),
@@ -284,12 +284,12 @@ fn not_open(row: &IncidentRow, advice: &str) -> Problem {
 /// # Errors
 /// Returns 404 for an invalid id, because it names nothing.
 pub(super) fn parse(text: &str) -> Result<IncidentId, Problem> {
-    Ok(IncidentId(Kind::Incident.parse(text)?))
+    Ok(IncidentId(IdKind::Incident.parse(text)?))
 }
 
 async fn load(conn: &mut SqliteConnection, incident: &str) -> Result<IncidentRow, Problem> {
     let row = stored::find(conn, parse(incident)?).await?;
-    row.ok_or_else(|| Kind::Incident.unknown(incident).into())
+    row.ok_or_else(|| IdKind::Incident.unknown(incident).into())
 }
 
 fn to_api(row: &IncidentRow, now: Wall) -> Incident {
@@ -323,7 +323,7 @@ fn to_api(row: &IncidentRow, now: Wall) -> Incident {
 
 fn member(row: MemberRow) -> IncidentMember {
     IncidentMember {
-        host: (row.host != GATEWAY).then(|| Kind::Host.text(row.host)),
+        host: (row.host != GATEWAY).then(|| IdKind::Host.text(row.host)),
         host_name: row.host_name.unwrap_or_else(|| "gateway".to_owned()),
         site: row.site,
         service: row.service,

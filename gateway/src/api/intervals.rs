@@ -14,7 +14,7 @@ use super::AppState;
 use super::hosts::load_ever;
 use super::metrics::times;
 use super::request::extract::{Path, Query};
-use super::request::ids::{self, Kind};
+use super::request::ids::{self, IdKind};
 use super::response::problem::Problem;
 use super::types::{Page, names, not_empty};
 use crate::clock;
@@ -69,7 +69,7 @@ async fn intervals(
 ) -> Result<Json<Page<HostInterval>>, Problem> {
     let (from, to) = times(wanted.from.as_deref(), wanted.to.as_deref(), clock::wall())?;
     let mut conn = app.store.reader().await?;
-    let host = load_ever(&mut conn, Kind::Host.named(&host)).await?.id;
+    let host = load_ever(&mut conn, IdKind::Host.named(&host)).await?.id;
     drop(conn);
     let services = wanted.service.as_deref().map_or(Services::All, Services::One);
     let period = Period::new(from, to).ok_or_else(too_many)?;

@@ -20,7 +20,7 @@ use utoipa_axum::routes;
 use super::AppState;
 use super::hosts::load_ever;
 use super::request::extract::{Path, Query};
-use super::request::ids::{self, Kind};
+use super::request::ids::{self, IdKind};
 use super::response::problem::Problem;
 use super::types::Page;
 use crate::clock;
@@ -107,7 +107,7 @@ async fn series(
 
 async fn host_id(app: &AppState, host: &str) -> Result<HostId, Problem> {
     let mut conn = app.store.reader().await?;
-    Ok(load_ever(&mut conn, Kind::Host.named(host)).await?.id)
+    Ok(load_ever(&mut conn, IdKind::Host.named(host)).await?.id)
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

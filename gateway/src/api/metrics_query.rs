@@ -9,7 +9,7 @@ use axum::Json;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use fleetgate_engine::history::query::{self, Columns, Group, Plan};
-use fleetgate_engine::history::{Kind as SeriesKind, decimal};
+use fleetgate_engine::history::{SeriesKind, decimal};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Wall;
 use fleetgate_probes::range::{Range, Thresholds};
@@ -22,7 +22,7 @@ use super::AppState;
 use super::hosts::load_ever;
 use super::metrics::{READS, points_within, seconds, text, times};
 use super::request::extract::Query;
-use super::request::ids::{self, Kind};
+use super::request::ids::{self, IdKind};
 use super::request::query::WithLabels;
 use super::response::problem::Problem;
 use super::types::names;
@@ -239,7 +239,7 @@ async fn by_name(
     let mut conn = app.store.reader().await?;
     let (mut hosts, mut seen) = (Vec::new(), BTreeSet::new());
     for text in named {
-        let host = load_ever(&mut conn, Kind::Host.named(text)).await?;
+        let host = load_ever(&mut conn, IdKind::Host.named(text)).await?;
         let has_all = labels.iter().all(|(key, value)| host.labels.get(key) == Some(value));
         if has_all && seen.insert(host.id) {
             hosts.push((host.id, host.name));
@@ -363,7 +363,7 @@ fn grouped(
 fn of_host((found, columns): (MetricHost, Columns), limits: &[Limited], plan: &Plan) -> QueriedSeries {
     let limits = first_limits(limits.iter().filter(|(host, _)| *host == found.host));
     let series = of_columns(columns, plan, uom(&found.series));
-    let (host_id, host) = (Some(Kind::Host.text(found.host)), Some(found.name));
+    let (host_id, host) = (Some(IdKind::Host.text(found.host)), Some(found.name));
     QueriedSeries { host_id, host, limits, ..series }
 }
 

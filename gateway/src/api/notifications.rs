@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 
 use super::request::auth::Principal;
 use super::request::extract::{Path, Query};
-use super::request::ids::{self, Kind, Named};
+use super::request::ids::{self, IdKind, Named};
 use super::request::transaction::ApiTx;
 use super::response::page::Paging;
 use super::response::problem::Problem;
@@ -174,7 +174,7 @@ async fn list(
 
 /// Returns the id of a host or of the gateway.
 async fn told_of(conn: &mut SqliteConnection, host: &str) -> Result<HostId, Problem> {
-    match Kind::Host.named(host) {
+    match IdKind::Host.named(host) {
         Named::Id(id) => Ok(id),
         named => match hosts::load(conn, named).await {
             Err(_) if host == GATEWAY_NAME => Ok(GATEWAY),
@@ -227,9 +227,9 @@ async fn show(
     State(app): State<AppState>,
     Path(notification): Path<String>,
 ) -> Result<Json<Notification>, Problem> {
-    let id = NoticeId(Kind::Notice.parse(&notification)?.as_i64());
+    let id = NoticeId(IdKind::Notice.parse(&notification)?.as_i64());
     let mut conn = app.store.reader().await?;
-    let row = notices::find(&mut conn, id).await?.ok_or_else(|| Kind::Notice.unknown(&notification))?;
+    let row = notices::find(&mut conn, id).await?.ok_or_else(|| IdKind::Notice.unknown(&notification))?;
     Ok(Json(to_api(&row, &outcomes_of(&mut conn, &[&row]).await?)))
 }
 
@@ -275,9 +275,9 @@ async fn show_message(
     State(app): State<AppState>,
     Path(message): Path<String>,
 ) -> Result<Json<Message>, Problem> {
-    let id = Kind::Message.parse(&message)?.as_i64();
+    let id = IdKind::Message.parse(&message)?.as_i64();
     let mut conn = app.store.reader().await?;
-    let row = outbox::find(&mut conn, id).await?.ok_or_else(|| Kind::Message.unknown(&message))?;
+    let row = outbox::find(&mut conn, id).await?.ok_or_else(|| IdKind::Message.unknown(&message))?;
     let count = outbox::contents(&mut conn, id, 0, outbox::Order::Time).await?.total();
     Ok(Json(message_to_api(&row, count)))
 }
@@ -293,10 +293,10 @@ async fn resend(
     who: Principal,
     Path(message): Path<String>,
 ) -> Result<(StatusCode, Json<Message>), Problem> {
-    let id = Kind::Message.parse(&message)?;
+    let id = IdKind::Message.parse(&message)?;
     let mut write = ApiTx::begin(&app, &who).await?;
     let now = write.now;
-    let unknown = || Kind::Message.unknown(&message);
+    let unknown = || IdKind::Message.unknown(&message);
     let row = outbox::find(write.tx(), id.as_i64()).await?.ok_or_else(unknown)?;
     if row.given_up_at.is_none() {
         let state = if row.sent_at.is_some() { "was sent" } else { "is still on its way" };
@@ -318,9 +318,9 @@ async fn resend(
 
 pub(super) fn to_api(row: &NoticeRow, outcomes: &[Outcome]) -> Notification {
     Notification {
-        id: Kind::Notice.text(Id::from_i64(row.id.0)),
+        id: IdKind::Notice.text(Id::from_i64(row.id.0)),
         at: ids::time(row.at),
-        host_id: Kind::Host.text(row.host),
+        host_id: IdKind::Host.text(row.host),
         host: row.host_name.clone(),
         service: row.service.clone(),
         incident: row.incident.map(|id| id.to_string()),
@@ -362,7 +362,7 @@ fn outcome_to_api(outcome: &Outcome) -> NotificationOutcome {
     NotificationOutcome {
         outcome: outcome.outcome.clone(),
         contact: outcome.contact.clone(),
-        message: outcome.message.map(|id| Kind::Message.text(Id::from_i64(id))),
+        message: outcome.message.map(|id| IdKind::Message.text(Id::from_i64(id))),
         channel: outcome.channel.clone(),
         address: outcome.address.as_ref().map(ToString::to_string),
         at: outcome.at.map(ids::time),
@@ -381,7 +381,7 @@ pub(super) fn message_to_api(row: &MessageRow, notifications: i64) -> Message {
         (None, None) => "waiting",
     };
     Message {
-        id: Kind::Message.text(Id::from_i64(row.id)),
+        id: IdKind::Message.text(Id::from_i64(row.id)),
         contact: row.contact_name.clone(),
         channel: row.channel.name().to_owned(),
         address: row.address.to_string(),

@@ -20,7 +20,7 @@ use super::devices::{Credentials, Given, NewCredentials, Prepared, refusal};
 use super::request::auth::{Principal, Role};
 use super::request::extract::{Body, Path, Query, never_null, present};
 use super::request::idempotency::Disclosed;
-use super::request::ids::{self, Kind, Named};
+use super::request::ids::{self, IdKind, Named};
 use super::request::managed_by::Manager;
 use super::request::parse::{self, Fields, Setter};
 use super::request::transaction::ApiTx;
@@ -178,7 +178,7 @@ async fn owner(
 ) -> Result<access::User, Problem> {
     let user = match (named, own(who)) {
         (Some(named), _) => users::load(conn, named).await.map_err(|e| e.in_field("user"))?,
-        (None, Some(id)) => access::user_by_id(conn, id).await?.ok_or_else(|| Kind::User.unknown("you"))?,
+        (None, Some(id)) => access::user_by_id(conn, id).await?.ok_or_else(|| IdKind::User.unknown("you"))?,
         (None, None) => return Err(Problem::invalid("user", "name the user that it belongs to")),
     };
     may_manage(who, user.id)?;
@@ -255,7 +255,7 @@ async fn show(
     Path(operator): Path<String>,
 ) -> Result<Tagged<Operator>, Problem> {
     let mut conn = app.store.reader().await?;
-    let found = load(&mut conn, Kind::Operator.named(&operator)).await?;
+    let found = load(&mut conn, IdKind::Operator.named(&operator)).await?;
     Ok(Tagged { version: found.version, value: to_api(&app, &found) })
 }
 
@@ -273,7 +273,7 @@ async fn change(
     Body(change): Body<OperatorChange>,
 ) -> Result<Tagged<Operator>, Problem> {
     let mut write = ApiTx::begin(&app, &who).await?;
-    let before = load(write.tx(), Kind::Operator.named(&operator)).await?;
+    let before = load(write.tx(), IdKind::Operator.named(&operator)).await?;
     may_manage(&who, before.user)?;
     if_match.check(before.version)?;
     let was = operators::Settings { name: before.name.clone(), mtu: before.mtu };
@@ -322,7 +322,7 @@ async fn remove(
     if_match: IfMatch,
 ) -> Result<StatusCode, Problem> {
     let mut write = ApiTx::begin(&app, &who).await?;
-    let gone = load(write.tx(), Kind::Operator.named(&operator)).await?;
+    let gone = load(write.tx(), IdKind::Operator.named(&operator)).await?;
     may_manage(&who, gone.user)?;
     if_match.check(gone.version)?;
     end(&mut write, &manager, &gone, "removed").await?;
@@ -370,7 +370,7 @@ async fn reissue(
 ) -> Result<Disclosed<OperatorWithCredentials>, Problem> {
     let given = Given::parse(&app, new.public_key.as_deref())?;
     let mut write = ApiTx::begin(&app, &who).await?;
-    let before = load(write.tx(), Kind::Operator.named(&operator)).await?;
+    let before = load(write.tx(), IdKind::Operator.named(&operator)).await?;
     may_manage(&who, before.user)?;
     may_give_keys(&who, before.role, &before.user_name)?;
     let prepared = Prepared::new(&app, &mut write, given).await?;
@@ -407,9 +407,9 @@ pub(super) async fn load(conn: &mut SqliteConnection, named: Named) -> Result<op
     match named {
         Named::Id(id) => operators::by_id(conn, id)
             .await?
-            .ok_or_else(|| Kind::Operator.unknown(&Kind::Operator.text(id)).into()),
+            .ok_or_else(|| IdKind::Operator.unknown(&IdKind::Operator.text(id)).into()),
         Named::Name(name) => {
-            operators::by_name(conn, &name).await?.ok_or_else(|| Kind::Operator.unknown(&name).into())
+            operators::by_name(conn, &name).await?.ok_or_else(|| IdKind::Operator.unknown(&name).into())
         }
     }
 }
@@ -419,7 +419,7 @@ fn to_api(app: &AppState, operator: &operators::Operator) -> Operator {
     let live = app.live.peer(operator.id).unwrap_or_default();
     let handshake: Option<Wall> = live.last_handshake.or(operator.last_handshake);
     Operator {
-        id: Kind::Operator.text(operator.id),
+        id: IdKind::Operator.text(operator.id),
         name: operator.name.clone(),
         user: operator.user_name.clone(),
         public_key: operator.public_key.clone(),

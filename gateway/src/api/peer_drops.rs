@@ -54,7 +54,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::request::ids::Kind;
+    use crate::api::request::ids::IdKind;
     use crate::api::testing::TestApi;
 
     fn status(drops: &[(DropReason, u64)]) -> PeerStatus {
@@ -71,9 +71,10 @@ mod tests {
         let laptop = api.admin().post("/api/v1/operators", laptop).await;
         assert!(!api.operator().get("/metrics").await.text.contains(METRIC), "nothing was dropped yet");
 
-        let id = |kind: Kind, answer: &serde_json::Value| kind.parse(answer["id"].as_str().unwrap()).unwrap();
-        let device = id(Kind::Host, &device.json["device"]);
-        let laptop = id(Kind::Operator, &laptop.json["operator"]);
+        let id =
+            |kind: IdKind, answer: &serde_json::Value| kind.parse(answer["id"].as_str().unwrap()).unwrap();
+        let device = id(IdKind::Host, &device.json["device"]);
+        let laptop = id(IdKind::Operator, &laptop.json["operator"]);
         api.state.live.set_peer(device, status(&[(DropReason::NoFlow, 2)]));
         let denied = status(&[(DropReason::NotGranted, 7), (DropReason::SpoofedSource, 1)]);
         api.state.live.set_peer(laptop, denied);

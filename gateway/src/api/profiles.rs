@@ -31,7 +31,7 @@ use crate::store::SqliteConnection;
 use crate::store::definition::{self, check_kind};
 use crate::store::events::Object;
 use crate::store::profiles::{self as stored, Stored};
-use crate::store::removals::Kind as Removable;
+use crate::store::removals::Removable;
 use crate::store::resettle::{self, Member};
 
 /// Profiles that operators create. A company has a few kinds of devices.

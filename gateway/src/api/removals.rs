@@ -12,7 +12,7 @@ use super::AppState;
 use super::events::reads;
 use super::request::auth::Principal;
 use super::request::extract::{Path, Query};
-use super::request::ids::{self, Kind};
+use super::request::ids::{self, IdKind};
 use super::request::transaction::ApiTx;
 use super::response::page::Paging;
 use super::response::problem::Problem;
@@ -67,7 +67,7 @@ async fn list(
 
 fn to_api(removal: stored::Removal) -> Removal {
     Removal {
-        id: Kind::Removal.text(removal.id),
+        id: IdKind::Removal.text(removal.id),
         kind: removal.kind.name().to_owned(),
         name: removal.name,
         renamed_to: removal.renamed_to,
@@ -86,10 +86,10 @@ async fn forget(
     who: Principal,
     Path(removal): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let id = Kind::Removal.parse(&removal)?;
+    let id = IdKind::Removal.parse(&removal)?;
     let mut write = ApiTx::begin(&app, &who).await?;
     if !stored::forget(write.tx(), id).await? {
-        return Err(Kind::Removal.unknown(&removal).into());
+        return Err(IdKind::Removal.unknown(&removal).into());
     }
     write.commit().await?;
     Ok(StatusCode::NO_CONTENT)

@@ -18,7 +18,7 @@ use super::AppState;
 use super::contacts::load as load_contact;
 use super::request::auth::Principal;
 use super::request::extract::{Body, Path, never_null, present};
-use super::request::ids::{self, Kind, Named};
+use super::request::ids::{self, IdKind, Named};
 use super::request::managed_by::Manager;
 use super::request::merge_patch;
 use super::request::parse::{self, Fields};
@@ -28,7 +28,7 @@ use super::response::etag::{IfMatch, Tagged};
 use super::response::problem::Problem;
 use super::types::{Labels, LabelsChange, Managed, Page, names};
 use crate::store::events::Object;
-use crate::store::removals::Kind as Removable;
+use crate::store::removals::Removable;
 use crate::store::{SqliteConnection, contacts, managed};
 
 /// One page shows them all. No operator can understand more.
@@ -225,11 +225,11 @@ async fn remove(
 }
 
 async fn load(conn: &mut SqliteConnection, text: &str) -> Result<contacts::Rule, Problem> {
-    let found = match Kind::Rule.named(text) {
+    let found = match IdKind::Rule.named(text) {
         Named::Id(id) => contacts::find_rule(conn, id).await?,
         Named::Name(name) => contacts::find_rule_named(conn, &name).await?,
     };
-    found.ok_or_else(|| Kind::Rule.unknown(text).into())
+    found.ok_or_else(|| IdKind::Rule.unknown(text).into())
 }
 
 /// Converts an unknown contact to a field error, because the name comes from the body.
@@ -317,9 +317,9 @@ fn delay(seconds: f64) -> Result<Duration, String> {
 async fn to_api(conn: &mut SqliteConnection, rule: &contacts::Rule) -> Result<Rule, Problem> {
     let contact = contacts::find(conn, rule.contact).await?;
     Ok(Rule {
-        id: Kind::Rule.text(rule.id),
+        id: IdKind::Rule.text(rule.id),
         name: rule.name.clone(),
-        contact: contact.map_or_else(|| Kind::Contact.text(rule.contact), |c| c.name),
+        contact: contact.map_or_else(|| IdKind::Contact.text(rule.contact), |c| c.name),
         labels: rule.labels.clone(),
         severity: rule.severity.name().to_owned(),
         period: rule.period.as_ref().map(ToString::to_string),

@@ -42,7 +42,7 @@ use utoipa_axum::routes;
 
 use super::overview::summary;
 use super::request::auth::Principal;
-use super::request::ids::{self, Kind};
+use super::request::ids::{self, IdKind};
 use super::request::permission;
 use super::response::problem::Problem;
 use super::{AppState, events, hosts};
@@ -331,11 +331,11 @@ async fn try_render(
     last_event: &mut i64,
 ) -> Result<Vec<Frame>, Problem> {
     let mut frames = Vec::new();
-    let removed = |id: HostId| Frame::new("host_removed", &json!({ "id": Kind::Host.text(id) }));
+    let removed = |id: HostId| Frame::new("host_removed", &json!({ "id": IdKind::Host.text(id) }));
     frames.extend(std::mem::take(&mut waiting.removed).into_iter().map(removed));
     frames.extend(host_frames(app, waiting).await?);
     frames.extend(checked_frame(app, waiting));
-    let enrolment = |id| Frame::new("enrolment", &json!({ "id": Kind::Enrolment.text(Id::from_i64(id)) }));
+    let enrolment = |id| Frame::new("enrolment", &json!({ "id": IdKind::Enrolment.text(Id::from_i64(id)) }));
     frames.extend(std::mem::take(&mut waiting.enrolments).into_iter().map(enrolment));
     if std::mem::take(&mut waiting.events) {
         let new = app.store.events(Span::Since(*last_event), &EventFilter::default(), EVENTS_A_TICK).await?;
@@ -373,7 +373,7 @@ async fn host_frames(app: &AppState, waiting: &mut Changes) -> crate::store::Res
 /// Renders changes from memory alone. Hosts whose row is still to come are included.
 fn checked_frame(app: &AppState, waiting: &mut Changes) -> Option<Frame> {
     let checked = |(id, routine): (HostId, Routine)| Checked {
-        id: Kind::Host.text(id),
+        id: IdKind::Host.text(id),
         last_check: routine.last_check.map(ids::time),
         next_check: routine.next_check.map(ids::time),
         tunnel: app.live.peer(id).filter(|_| routine.traffic).as_ref().map(Figures::of),

@@ -19,7 +19,7 @@ use super::AppState;
 use super::request::auth::Principal;
 use super::request::extract::{Body, Path, Query, present};
 use super::request::idempotency::Disclosed;
-use super::request::ids::{self, Kind};
+use super::request::ids::{self, IdKind};
 use super::request::parse::{self, Fields};
 use super::request::permission::Area;
 use super::request::transaction::ApiTx;
@@ -142,7 +142,7 @@ async fn create(
     let mut data =
         json!({ "name": kept_name, "role": token.role.name(), "scopes": token.scopes, "user": user });
     if let Some(customer) = token.customer {
-        data["customer"] = Kind::Customer.text(customer).into();
+        data["customer"] = IdKind::Customer.text(customer).into();
     }
     write.event("token.created", (Object::Token, token.id), "made", data).await?;
     write.commit().await?;
@@ -158,8 +158,9 @@ async fn create(
 /// # Errors
 /// Returns 422 for an unknown customer.
 async fn of_customer(write: &mut ApiTx<'_>, customer: &str) -> Result<CustomerId, Problem> {
-    let found = customers::find(write.tx(), &Kind::Customer.named(customer)).await?;
-    let found = found.ok_or_else(|| Problem::from(Kind::Customer.unknown(customer)).in_field("customer"))?;
+    let found = customers::find(write.tx(), &IdKind::Customer.named(customer)).await?;
+    let found =
+        found.ok_or_else(|| Problem::from(IdKind::Customer.unknown(customer)).in_field("customer"))?;
     Ok(found.id)
 }
 
@@ -258,8 +259,8 @@ fn scopes(mut wanted: Vec<String>, who: &Principal) -> Result<Vec<String>, Strin
     security(("token" = ["access:admin"])), params(("token" = String, Path)),
     responses((status = 200, body = ApiToken)))]
 async fn show(State(app): State<AppState>, Path(token): Path<String>) -> Result<Json<ApiToken>, Problem> {
-    let found = app.store.api_token(Kind::Token.parse(&token)?).await?;
-    found.map(|(t, _)| Json(to_api(&t))).ok_or_else(|| Kind::Token.unknown(&token).into())
+    let found = app.store.api_token(IdKind::Token.parse(&token)?).await?;
+    found.map(|(t, _)| Json(to_api(&t))).ok_or_else(|| IdKind::Token.unknown(&token).into())
 }
 
 /// Revokes an API token.
@@ -270,11 +271,11 @@ async fn revoke(
     who: Principal,
     Path(token): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let id = Kind::Token.parse(&token)?;
+    let id = IdKind::Token.parse(&token)?;
     let mut write = ApiTx::begin(&app, &who).await?;
     let now = write.now;
     if !tokens::revoke(write.tx(), id, now).await? {
-        return Err(Kind::Token.unknown(&token).into());
+        return Err(IdKind::Token.unknown(&token).into());
     }
     write.event("token.revoked", (Object::Token, id), "revoked", json!({})).await?;
     write.commit().await?;
@@ -283,11 +284,11 @@ async fn revoke(
 
 fn to_api(token: &tokens::ApiToken) -> ApiToken {
     ApiToken {
-        id: Kind::Token.text(token.id),
+        id: IdKind::Token.text(token.id),
         name: token.name.clone(),
         role: token.role.into(),
         user: token.user.as_ref().map(|user| user.name.clone()),
-        customer: token.customer.map(|customer| Kind::Customer.text(customer)),
+        customer: token.customer.map(|customer| IdKind::Customer.text(customer)),
         scopes: token.scopes.clone(),
         created_by: token.created_by.clone(),
         created_at: ids::time(token.created_at),

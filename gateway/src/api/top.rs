@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 use super::AppState;
 use super::metrics::{READS, within};
 use super::request::extract::Query;
-use super::request::ids::Kind;
+use super::request::ids::IdKind;
 use super::response::problem::Problem;
 use super::types::{Page, names, not_empty};
 use crate::clock;
@@ -119,7 +119,7 @@ const fn ranked(metric: TopMetric) -> Option<Ranked> {
 
 fn of_service(of: Current) -> TopItem {
     TopItem {
-        host_id: Kind::Host.text(of.host),
+        host_id: IdKind::Host.text(of.host),
         host: of.host_name,
         service: not_empty(&of.service),
         value: of.value,
@@ -130,7 +130,7 @@ fn of_service(of: Current) -> TopItem {
 
 fn of_peer(of: MonthOfPeer) -> TopItem {
     TopItem {
-        host_id: Kind::Host.text(of.peer),
+        host_id: IdKind::Host.text(of.peer),
         host: of.name,
         service: None,
         value: of.bytes as f64,

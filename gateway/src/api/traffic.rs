@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 use super::AppState;
 use super::hosts::load_ever;
 use super::request::extract::{Path, Query};
-use super::request::ids::{self, Kind};
+use super::request::ids::{self, IdKind};
 use super::response::problem::Problem;
 use crate::clock;
 
@@ -72,7 +72,7 @@ async fn traffic(
         return Err(Problem::bad_request("bad_query", format!("days: 1 to {MOST_DAYS} is expected")));
     }
     let mut conn = app.store.reader().await?;
-    let host = load_ever(&mut conn, Kind::Host.named(&host)).await?;
+    let host = load_ever(&mut conn, IdKind::Host.named(&host)).await?;
     drop(conn);
     let peer = host.id;
     let today = clock::day();
@@ -118,7 +118,7 @@ mod tests {
         let api = TestApi::with_endpoint().await;
         assert_eq!(api.operator().post("/api/v1/devices", json!({ "name": "cam" })).await.status, 201);
         let shown = api.viewer().get("/api/v1/hosts/cam").await.json;
-        let peer: Id = Kind::Host.parse(shown["id"].as_str().unwrap()).unwrap();
+        let peer: Id = IdKind::Host.parse(shown["id"].as_str().unwrap()).unwrap();
         let today = clock::day();
         let day = |day, rx_bytes| WireDay { day, rx_bytes, tx_bytes: 10 };
         let status = |wire| Box::new(PeerStatus { wire, ..PeerStatus::default() });

@@ -21,7 +21,7 @@ use super::hosts::{self, definition};
 use super::request::client::Client;
 use super::request::extract::{self, Path, Query};
 use super::request::idempotency;
-use super::request::ids::{Kind, Named};
+use super::request::ids::{IdKind, Named};
 use super::response::layers;
 use super::response::problem::Problem;
 use super::results::body::{self, Bounds};
@@ -59,13 +59,13 @@ impl FromRequestParts<AppState> for Sender {
 
 impl Sender {
     fn principal(&self) -> String {
-        format!("device:{}", Kind::Host.text(self.0.id))
+        format!("device:{}", IdKind::Host.text(self.0.id))
     }
 
     /// Returns the host of a result: the device's own, or one behind it.
     async fn host(&self, app: &AppState, wanted: Option<&str>) -> Result<Arc<Definition>, Problem> {
         let Some(wanted) = wanted else { return Ok(self.0.clone()) };
-        let named = Kind::Host.named(wanted);
+        let named = IdKind::Host.named(wanted);
         if let Some(host) = hosts::known(app, &named).filter(|host| host.peer == Some(self.0.id)) {
             return Ok(host);
         }

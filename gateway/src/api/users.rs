@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 use super::request::auth::{Principal, Role};
 use super::request::extract::{Body, Path, Query, never_null};
 use super::request::idempotency::Disclosed;
-use super::request::ids::{self, Kind, Named};
+use super::request::ids::{self, IdKind, Named};
 use super::request::managed_by::Manager;
 use super::request::parse::{self, Fields};
 use super::request::transaction::ApiTx;
@@ -261,16 +261,16 @@ pub(super) async fn new_password(app: &AppState, field: &str, text: String) -> R
 /// # Errors
 /// Returns 404 when there is no such user.
 pub(super) async fn load(conn: &mut SqliteConnection, user: &str) -> Result<access::User, Problem> {
-    let found = match Kind::User.named(user) {
+    let found = match IdKind::User.named(user) {
         Named::Id(id) => access::user_by_id(conn, id).await?,
         Named::Name(name) => access::user_named(conn, &name).await?,
     };
-    found.ok_or_else(|| Kind::User.unknown(user).into())
+    found.ok_or_else(|| IdKind::User.unknown(user).into())
 }
 
 fn to_api(user: &access::User) -> User {
     User {
-        id: Kind::User.text(user.id),
+        id: IdKind::User.text(user.id),
         name: user.name.clone(),
         role: user.role.into(),
         created_at: ids::time(user.created_at),

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::clock;
 use crate::data_dir::{self, secret_file};
-use crate::ids::{self, Kind};
+use crate::ids::{self, IdKind};
 use crate::store::Store;
 use crate::store::rentals::erasures::{self, Erasure};
 
@@ -61,12 +61,12 @@ impl ErasedIds {
 fn erasure(line: &[u8]) -> Option<Erasure> {
     let value: Value = serde_json::from_slice(line).ok()?;
     let at: jiff::Timestamp = value["erased_at"].as_str()?.parse().ok()?;
-    let customer = Kind::Customer.parse(value["customer"].as_str()?).ok()?;
+    let customer = IdKind::Customer.parse(value["customer"].as_str()?).ok()?;
     Some(Erasure { customer, at: Wall::from_millis(at.as_millisecond()) })
 }
 
 fn line(erasure: &Erasure) -> String {
-    let (at, customer) = (ids::time(erasure.at), Kind::Customer.text(erasure.customer));
+    let (at, customer) = (ids::time(erasure.at), IdKind::Customer.text(erasure.customer));
     // Neither has a character that JSON escapes.
     format!("{{\"erased_at\":\"{at}\",\"customer\":\"{customer}\"}}\n")
 }

@@ -174,7 +174,7 @@ fn parted(made: Vec<Made>) -> (Vec<Stored>, Vec<(HostId, String)>) {
 
 #[cfg(test)]
 mod tests {
-    use fleetgate_engine::history::{DAY, Kind, Point};
+    use fleetgate_engine::history::{DAY, Point, SeriesKind};
     use fleetgate_engine::id::Id;
     use fleetgate_engine::messages::{DEFAULT_MTU, MonitorInput};
     use tokio::sync::mpsc;
@@ -248,7 +248,7 @@ mod tests {
         let value = |at: Second| Some(50.0 + (at - second(now)) as f64 / DAY as f64);
         let past = (second(now) - 20 * DAY..second(now)).step_by(600);
         let points = past.map(|at| Point { at, value: value(at) }).collect();
-        forecasts.store.put_days(&Sealable { series: 7, kind: Kind::Gauge, points }).await.unwrap();
+        forecasts.store.put_days(&Sealable { series: 7, kind: SeriesKind::Gauge, points }).await.unwrap();
         let [fills, new] = [7, 8].map(|id| Series { host, ..series(id) });
         let new = Series { service: "memory".into(), ..new };
         forecasts.part(&[fills, new], now).await.unwrap();

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use fleetgate_engine::history::packed::Packed;
-use fleetgate_engine::history::{Kind, Point, Second, merged, ordered};
+use fleetgate_engine::history::{Point, Second, SeriesKind, merged, ordered};
 
 use crate::store::history::steps::Sealable;
 
@@ -26,12 +26,12 @@ struct Generation {
 }
 
 struct Held {
-    kind: Kind,
+    kind: SeriesKind,
     packed: Packed,
 }
 
 impl Hot {
-    pub fn push(&mut self, generation: i64, series: u32, kind: Kind, point: Point) {
+    pub fn push(&mut self, generation: i64, series: u32, kind: SeriesKind, point: Point) {
         let Generation { series: all, bytes } = self.generations.entry(generation).or_default();
         let held = all.entry(series).or_insert_with(|| {
             *bytes += ENTRY;
@@ -104,7 +104,7 @@ mod tests {
         for (generation, series, at, value) in
             [(1, 7, 60, 1.0), (1, 7, 120, 2.0), (1, 9, 60, 5.0), (2, 7, 120, 3.0), (2, 7, 90, 4.0)]
         {
-            hot.push(generation, series, Kind::Gauge, point(at, value));
+            hot.push(generation, series, SeriesKind::Gauge, point(at, value));
         }
         hot
     }

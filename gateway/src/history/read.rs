@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use fleetgate_engine::history::query::{Columns, Plan, Tier, columns};
 use fleetgate_engine::history::rollup::{self, Bucket};
-use fleetgate_engine::history::{BUCKET, DAY, Kind, Point, Second, merged};
+use fleetgate_engine::history::{BUCKET, DAY, Point, Second, SeriesKind, merged};
 
 use super::Recorder;
 use crate::store::Result;
@@ -88,7 +88,7 @@ impl Recorder {
 
     /// Rolls up the days that a range touches, each as a whole, because the reach of a sample is that of its day.
     async fn rolled(&self, series: &Series, range: Range<Second>, width: Second) -> Result<Rolled> {
-        let kind = Kind::of(&series.uom);
+        let kind = SeriesKind::of(&series.uom);
         let (first, end) = (range.start.div_euclid(DAY) * DAY, up_to_day(range.end));
         let mut rolled = Rolled::default();
         for days in self.pieces(first, end).await? {

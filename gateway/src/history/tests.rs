@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use fleetgate_engine::history::query::{self, Plan, Tier, columns};
 use fleetgate_engine::history::rollup::{self, Bucket};
-use fleetgate_engine::history::{BUCKET, HOUR, Kind, Point};
+use fleetgate_engine::history::{BUCKET, HOUR, Point, SeriesKind};
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::messages::Sample;
 use fleetgate_keys::SealKey;
@@ -209,7 +209,7 @@ impl World {
             let all = self.recorder.series(series.id, from - DAY, from + 14 * DAY).await.unwrap();
             for (tier, step) in [(Tier::FiveMinutes, BUCKET), (Tier::Hours, HOUR), (Tier::Days, DAY)] {
                 let plan = Plan { tier, step, start: from, end: from + 14 * DAY };
-                let expected = columns(&of_samples(&all, Kind::of(&series.uom), step), &plan);
+                let expected = columns(&of_samples(&all, SeriesKind::of(&series.uom), step), &plan);
                 let found = self.recorder.query(std::slice::from_ref(&series), &plan).await.unwrap();
                 assert_eq!(found[0].count, expected.count, "{label} {tier:?} {when}");
                 assert_eq!((&found[0].min, &found[0].max), (&expected.min, &expected.max), "{label} {when}");
@@ -219,7 +219,7 @@ impl World {
 }
 
 /// Rolls up day by day.
-fn of_samples(points: &[Point], kind: Kind, step: Second) -> Vec<Bucket> {
+fn of_samples(points: &[Point], kind: SeriesKind, step: Second) -> Vec<Bucket> {
     let (mut before, mut buckets) = (None, Vec::new());
     for day in points.chunk_by(|a, b| a.at.div_euclid(DAY) == b.at.div_euclid(DAY)) {
         buckets.extend(rollup::merge(&rollup::roll_up(day, before, kind, BUCKET), BUCKET, step));
@@ -613,7 +613,7 @@ async fn a_clock_that_was_set_back_today_rolls_up_and_shows_samples_at_once() {
     let numbered = series::number(&mut tx, &mut cache, &one, Wall::from_millis(0)).await.unwrap();
     tx.commit().await.unwrap();
     let (of, point) = numbered.samples[0];
-    store.put_days(&Sealable { series: of, kind: Kind::Gauge, points: vec![point] }).await.unwrap();
+    store.put_days(&Sealable { series: of, kind: SeriesKind::Gauge, points: vec![point] }).await.unwrap();
     assert_eq!(store.expire_step(Table::Raw, end, 100).await.unwrap(), 1);
     store.note_believed(days_ago(-60)).await.unwrap();
 

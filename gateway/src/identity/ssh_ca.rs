@@ -13,7 +13,7 @@ use russh::keys::ssh_key::certificate::{Builder, CertType};
 use russh::keys::{PublicKey, decode_secret_key};
 use sha2::{Digest as _, Sha256};
 
-use crate::ids::Kind;
+use crate::ids::IdKind;
 
 /// Separates this key from every other use of the gateway's key.
 const PURPOSE: &str = "renters' SSH certificates";
@@ -45,7 +45,7 @@ pub struct Holder<'a> {
 /// Returns the principal of the certificate of a key for a rental. The device lists the principals of the keys that are
 /// let in, so that a key which is removed takes its certificate with it.
 pub fn principal(rental: RentalId, key: &str) -> String {
-    format!("{}.{}", Kind::Rental.text(rental), mark(key))
+    format!("{}.{}", IdKind::Rental.text(rental), mark(key))
 }
 
 /// Returns the part of the principal that stands for a key, which is written as the gateway keeps it.
@@ -204,7 +204,7 @@ mod tests {
         let of = |rental: i64, key: &str| principal(RentalId::from_i64(rental), key);
         let first = of(5, "ssh-ed25519 AAAA");
         let (rental, mark) = first.split_once('.').unwrap();
-        assert_eq!((rental, mark.len()), (Kind::Rental.text(RentalId::from_i64(5)).as_str(), 2 * MARK));
+        assert_eq!((rental, mark.len()), (IdKind::Rental.text(RentalId::from_i64(5)).as_str(), 2 * MARK));
         assert!(mark.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase()), "{mark}");
         assert_eq!(of(5, "ssh-ed25519 AAAA"), first);
         assert_ne!(of(5, "ssh-ed25519 AAAB"), first);

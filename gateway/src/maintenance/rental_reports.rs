@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
-use crate::ids::Kind;
+use crate::ids::IdKind;
 use crate::maintenance::steady_clock::SteadyClock;
 use crate::store::rentals::reports;
 use crate::store::{Store, instance};
@@ -85,7 +85,7 @@ where
     drop(conn);
     for rental in due {
         if let Err(error) = freeze(store.clone(), rental, now).await {
-            let rental = Kind::Rental.text(rental);
+            let rental = IdKind::Rental.text(rental);
             tracing::warn!("the report of rental {rental} is not final yet: {error:#}");
         }
         tokio::time::sleep(BREATH).await;

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock;
 use crate::maintenance::steady_clock::SteadyClock;
 use crate::store::Store;
-use crate::store::retention::{self, Kind, Limits, Retention};
+use crate::store::retention::{self, Limits, Retention, RetentionKind};
 
 /// Interval between two rounds: the limits are counted in days.
 const EVERY: Duration = Duration::from_secs(6 * 3_600);
@@ -78,7 +78,7 @@ pub fn start(tasks: &mut JoinSet<()>, store: Store, keep: Retention, stop: Cance
     });
 }
 
-fn report(outcome: crate::store::Result<BTreeMap<Kind, u64>>) {
+fn report(outcome: crate::store::Result<BTreeMap<RetentionKind, u64>>) {
     match outcome {
         Ok(removed) if removed.is_empty() => {}
         Ok(removed) => {
@@ -94,9 +94,9 @@ fn report(outcome: crate::store::Result<BTreeMap<Kind, u64>>) {
 ///
 /// # Errors
 /// Fails when the database refuses; the rows removed before stay removed.
-pub async fn round(store: &Store, limits: &Limits) -> crate::store::Result<BTreeMap<Kind, u64>> {
+pub async fn round(store: &Store, limits: &Limits) -> crate::store::Result<BTreeMap<RetentionKind, u64>> {
     let mut removed = BTreeMap::new();
-    for kind in Kind::ALL {
+    for kind in RetentionKind::ALL {
         let rows = all_of(store, kind, limits).await?;
         if rows > 0 {
             removed.insert(kind, rows);
@@ -105,7 +105,7 @@ pub async fn round(store: &Store, limits: &Limits) -> crate::store::Result<BTree
     Ok(removed)
 }
 
-async fn all_of(store: &Store, kind: Kind, limits: &Limits) -> crate::store::Result<u64> {
+async fn all_of(store: &Store, kind: RetentionKind, limits: &Limits) -> crate::store::Result<u64> {
     let (mut after, mut recent, mut removed) = (Some(i64::MIN), 0, 0);
     while let Some(from) = after.filter(|_| recent < RECENT) {
         let look = retention::look(&mut *store.reader().await?, kind, from, limits).await?;
@@ -119,7 +119,12 @@ async fn all_of(store: &Store, kind: Kind, limits: &Limits) -> crate::store::Res
     Ok(removed)
 }
 
-async fn slice(store: &Store, kind: Kind, old: &[i64], limits: &Limits) -> crate::store::Result<u64> {
+async fn slice(
+    store: &Store,
+    kind: RetentionKind,
+    old: &[i64],
+    limits: &Limits,
+) -> crate::store::Result<u64> {
     let mut removed = 0;
     loop {
         let mut tx = store.begin().await?;

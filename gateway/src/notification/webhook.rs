@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 
 use super::Failure;
 use crate::clock;
-use crate::ids::{self, Kind};
+use crate::ids::{self, IdKind};
 use crate::outbound::{Outbound, Purpose, address};
 use crate::store::Store;
 use crate::store::contacts::{Contact, secret_place};
@@ -105,10 +105,10 @@ impl Body {
         let notifications: Vec<Told> =
             contents.notices.iter().map(|n| told(n, contents, public_url)).collect();
         Body {
-            id: Kind::Message.text(Id::from_i64(message.id)),
+            id: IdKind::Message.text(Id::from_i64(message.id)),
             contact: message.contact_name.clone(),
             event: match message.kind {
-                outbox::Kind::Notices => "notifications",
+                outbox::OutboxKind::Notices => "notifications",
                 kind => kind.name(),
             },
             site: Some(message.site.clone()).filter(|s| !s.is_empty()),
@@ -124,11 +124,11 @@ fn told(notice: &NoticeRow, contents: &Contents, public_url: Option<&str>) -> To
     let rental = contents
         .rented
         .get(&notice.id)
-        .map(|rented| ToldRental { id: Kind::Rental.text(rented.rental), until: ids::time(rented.until) });
+        .map(|rented| ToldRental { id: IdKind::Rental.text(rented.rental), until: ids::time(rented.until) });
     Told {
-        notification: Kind::Notice.text(Id::from_i64(notice.id.0)),
+        notification: IdKind::Notice.text(Id::from_i64(notice.id.0)),
         object: ToldObject {
-            host_id: Kind::Host.text(notice.host),
+            host_id: IdKind::Host.text(notice.host),
             host: host.clone(),
             service: notice.service.clone(),
             labels: notice.labels.clone(),
@@ -249,7 +249,7 @@ impl Client {
         secret: &[u8],
     ) -> Result<(), Failure> {
         let body = serde_json::to_vec(&Body::new(message, contents, public_url)).map_err(|e| refused(&e))?;
-        let id = (MESSAGE_ID, Kind::Message.text(Id::from_i64(message.id)));
+        let id = (MESSAGE_ID, IdKind::Message.text(Id::from_i64(message.id)));
         self.call(Call { url: message.address.reveal(), id, body, secret }).await
     }
 

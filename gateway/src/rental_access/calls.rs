@@ -6,7 +6,7 @@ use fleetgate_engine::messages::{CommandEnd, CommandReply};
 use fleetgate_engine::rental::device_access::{Access, Action, Mode};
 
 use crate::identity::ssh_ca;
-use crate::ids::Kind;
+use crate::ids::IdKind;
 use crate::sanitize::harmless;
 
 /// The program that `enrol.sh` installs on a device, and all that the account of the gateway runs as root there.
@@ -81,7 +81,8 @@ pub fn too_many_keys(count: usize, mode: Mode) -> Option<String> {
 
 fn grant(access: &Access, account: &str) -> String {
     let until = access.until.as_millis() / 1_000;
-    let verb = format!("grant {} {until} {} {account}", Kind::Rental.text(access.rental), access.mode.name());
+    let verb =
+        format!("grant {} {until} {} {account}", IdKind::Rental.text(access.rental), access.mode.name());
     let keys: String = access.keys.iter().filter_map(|key| given(key, access.mode)).collect();
     if keys.is_empty() {
         return as_root(&format!("{verb} </dev/null"));
@@ -258,7 +259,7 @@ mod tests {
         let line = |action: Action| call(&action, (Some("renter"), None)).unwrap().line;
         assert_eq!(run(&line(Action::Ask)), "status\n");
         assert_eq!(run(&line(Action::Revoke(Id::from_i64(5)))), "revoke\n");
-        let granted = format!("grant {} 1900000000 keys renter\n", Kind::Rental.text(Id::from_i64(5)));
+        let granted = format!("grant {} 1900000000 keys renter\n", IdKind::Rental.text(Id::from_i64(5)));
         assert_eq!(run(&line(Action::Grant(access(&[])))), granted);
         let keys = ["ssh-ed25519 AAAA+/=", "ssh-rsa BBBB", "x'; touch /tmp/x; '"];
         let given = run(&line(Action::Grant(access(&keys))));

@@ -26,7 +26,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::clock;
 use crate::engine::handle::{Changes, Handle};
-use crate::ids::Kind;
+use crate::ids::IdKind;
 use crate::maintenance::rental_times::Doubt;
 use crate::store::policy::PolicyRows;
 use crate::store::rentals::device_access::{self as stored, Upkeep};
@@ -234,12 +234,12 @@ impl<R: Runner> Driver<R> {
                 !matches!(&ended.result, Err(_) | Ok(Outcome::NoAccount(_)))
             }
             Err(error) => {
-                tracing::warn!("what was done on {} is not stored: {error}", Kind::Host.text(device));
+                tracing::warn!("what was done on {} is not stored: {error}", IdKind::Host.text(device));
                 false
             }
         };
         if let Ok(Outcome::Account { has, .. }) = &ended.result
-            && let Ok(rental) = Kind::Rental.parse(has)
+            && let Ok(rental) = IdKind::Rental.parse(has)
         {
             self.said.insert(device, rental);
         } else if is_done && matches!(action, Action::Grant(_) | Action::Revoke(_)) {
@@ -247,7 +247,7 @@ impl<R: Runner> Driver<R> {
         }
         let before = self.attempts.remove(&device);
         if is_done {
-            tracing::info!("{} on {} is done", in_words(&action), Kind::Host.text(device));
+            tracing::info!("{} on {} is done", in_words(&action), IdKind::Host.text(device));
             self.changed.insert(device);
         } else {
             if matches!(ended.result, Ok(Outcome::NoAccount(_))) {
@@ -302,7 +302,7 @@ async fn note_begin(store: &Store, device: HostId, action: &Action) -> store::Re
 
 /// Stores what came of a call. Returns the number of an event about it.
 async fn note_end(store: &Store, ended: &Ended) -> store::Result<Option<i64>> {
-    let (device, name) = (ended.device.id, Kind::Host.text(ended.device.id));
+    let (device, name) = (ended.device.id, IdKind::Host.text(ended.device.id));
     let mut event = None;
     let mut tx = store.begin().await?;
     match (&ended.result, &ended.action) {
@@ -316,8 +316,8 @@ async fn note_end(store: &Store, ended: &Ended) -> store::Result<Option<i64>> {
         (Ok(Outcome::Account { mode, has }), _) => {
             let account = ended.device.account.as_deref().unwrap_or_default();
             stored::asked(&mut tx, device, (account, *mode)).await?;
-            match (&ended.device.state.held, Kind::Rental.parse(has)) {
-                (Some(held), _) if Kind::Rental.text(held.rental) != *has => {
+            match (&ended.device.state.held, IdKind::Rental.parse(has)) {
+                (Some(held), _) if IdKind::Rental.text(held.rental) != *has => {
                     stored::not_granted(&mut tx, device).await?;
                 }
                 // The database is a backup of before the grant. From now on it is to be removed, or given anew.
@@ -346,10 +346,12 @@ async fn note_end(store: &Store, ended: &Ended) -> store::Result<Option<i64>> {
 fn in_words(action: &Action) -> String {
     match action {
         Action::Ask => "the question for the account of renters".to_owned(),
-        Action::Grant(access) => format!("the SSH access of {}", Kind::Rental.text(access.rental)),
-        Action::Revoke(rental) => format!("the removal of the SSH access of {}", Kind::Rental.text(*rental)),
+        Action::Grant(access) => format!("the SSH access of {}", IdKind::Rental.text(access.rental)),
+        Action::Revoke(rental) => {
+            format!("the removal of the SSH access of {}", IdKind::Rental.text(*rental))
+        }
         Action::Use(rental) | Action::Clean(rental) => {
-            format!("the cleaning after {}", Kind::Rental.text(*rental))
+            format!("the cleaning after {}", IdKind::Rental.text(*rental))
         }
     }
 }

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::Wakeups;
 use crate::clock;
 use crate::engine::live_state::{Change, LiveState};
-use crate::ids::Kind;
+use crate::ids::IdKind;
 use crate::notification::Failure;
 use crate::notification::webhook::{Call, Client};
 use crate::outbound::Outbound;
@@ -301,7 +301,7 @@ impl EventDelivery {
         let secret = self.parts.store.unseal(&secret_place(subscription.id), &subscription.secret);
         let secret = secret.map_err(refused)?;
         let body = (self.parts.body)(event).map_err(|e| refused(e.into()))?;
-        let id = (EVENT_ID, Kind::RentalEvent.text(event.id));
+        let id = (EVENT_ID, IdKind::RentalEvent.text(event.id));
         self.client.call(Call { url: subscription.url.reveal(), id, body, secret: &secret }).await
     }
 
@@ -340,7 +340,7 @@ impl EventDelivery {
             Err(Failure::Busy(error, pause)) => (error, Some(*pause)),
             Err(Failure::Server(error) | Failure::Refused(error)) => (error, None),
         };
-        let id = Kind::Subscription.text(subscription);
+        let id = IdKind::Subscription.text(subscription);
         tracing::info!(subscription = %id, attempts = attempts + 1, "event not delivered: {error}");
         let next = now + self.pace.after(attempts, wish);
         let is_reported = attempts.saturating_add(1) >= self.pace.reported_after;

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Pace, Parts, Wakeups, start};
 use crate::engine::live_state::LiveState;
-use crate::ids::Kind;
+use crate::ids::IdKind;
 use crate::notification::test_sink::{Call, HookSink, Manner};
 use crate::outbound::Outbound;
 use crate::outbound::secret_url::SecretUrl;
@@ -49,7 +49,7 @@ fn id(n: i64) -> Id {
 }
 
 fn body(row: &EventRow) -> serde_json::Result<Vec<u8>> {
-    serde_json::to_vec(&serde_json::json!({ "id": Kind::RentalEvent.text(row.id), "kind": row.kind }))
+    serde_json::to_vec(&serde_json::json!({ "id": IdKind::RentalEvent.text(row.id), "kind": row.kind }))
 }
 
 /// A store with rentals, and a delivery that may be stopped and started again.
@@ -148,7 +148,7 @@ impl Scene {
 }
 
 fn name(event: &EventRow) -> String {
-    Kind::RentalEvent.text(event.id)
+    IdKind::RentalEvent.text(event.id)
 }
 
 /// The ids in the order in which they first came.

@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
-use crate::ids::Kind;
+use crate::ids::IdKind;
 use crate::notification::mail::render::Letter;
 use crate::notification::mail::smtp::{Envelope, Smtp};
 use crate::notification::{Failure, Pace, Settings, doubled};
@@ -169,7 +169,7 @@ impl Delivery {
         };
         let is_over = clock::wall().since(message.created_at) >= pace.give_up;
         let outlook = if is_over { "it is given up" } else { "it is tried again" };
-        let rental = Kind::Rental.text(message.rental);
+        let rental = IdKind::Rental.text(message.rental);
         tracing::warn!(%rental, attempts, "the mail server {what} to a contact of a rental: {outlook}");
         if is_over { Outcome::GivenUp } else { Outcome::Later(pause) }
     }

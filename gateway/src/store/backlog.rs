@@ -187,7 +187,7 @@ mod tests {
     use fleetgate_engine::notification::Item;
 
     use super::*;
-    use crate::store::outbox::{self, Kind, NewMessage};
+    use crate::store::outbox::{self, NewMessage, OutboxKind};
     use crate::store::{Store, fixture, notices};
 
     const LATER: Wall = Wall::from_millis(600_000);
@@ -217,7 +217,7 @@ mod tests {
                 contact_name: "ops",
                 channel: Channel::Email,
                 address: "a@b.c",
-                kind: Kind::Notices,
+                kind: OutboxKind::Notices,
                 site: "",
                 folded: 0,
                 items: &items,

@@ -21,7 +21,7 @@ use super::addresses::{self, NoAddress, Pools};
 use super::lists::{Entry, ListRow};
 use super::managed::Managed;
 use super::{peer_state, peers_of_people};
-use crate::ids::Kind;
+use crate::ids::IdKind;
 
 /// The settings of a device as an operator gives them.
 #[derive(Clone, Debug, PartialEq)]
@@ -256,7 +256,7 @@ pub struct KeyTaken {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyOwner {
     pub peer: PeerId,
-    pub kind: Kind,
+    pub kind: IdKind,
     /// `None` of a renter: people chose it, and it is personal data.
     pub name: Option<String>,
 }
@@ -408,9 +408,9 @@ pub async fn key_taken(tx: &mut SqliteConnection, key: &PublicKey) -> sqlx::Resu
         sqlx::query_as(sql).bind(key.to_string()).fetch_optional(tx).await?;
     let owner = owner.map(|(id, kind, name)| {
         let kind = match kind.as_str() {
-            peers_of_people::OPERATOR => Kind::Operator,
-            peers_of_people::RENTER => Kind::Renter,
-            _ => Kind::Host,
+            peers_of_people::OPERATOR => IdKind::Operator,
+            peers_of_people::RENTER => IdKind::Renter,
+            _ => IdKind::Host,
         };
         KeyOwner { peer: Id::from_i64(id), kind, name }
     });

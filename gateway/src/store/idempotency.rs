@@ -7,7 +7,7 @@ use fleetgate_engine::time::Wall;
 use sqlx::SqliteConnection;
 use sqlx::types::Json;
 
-use crate::ids::Kind;
+use crate::ids::IdKind;
 
 /// The time that a call can be repeated. Clients retry for minutes, and a day outlasts an outage.
 pub const KEPT: Duration = Duration::from_secs(24 * 3_600);
@@ -121,7 +121,7 @@ async fn names_erased(conn: &mut SqliteConnection, body: &str) -> sqlx::Result<b
 /// Returns the ids of customers that stand in a response, as a whole text of its JSON or within one.
 fn customers_in(body: &str) -> BTreeSet<i64> {
     let words = body.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    words.filter_map(|word| Kind::Customer.parse(word).ok()).map(|id| id.as_i64()).collect()
+    words.filter_map(|word| IdKind::Customer.parse(word).ok()).map(|id| id.as_i64()).collect()
 }
 
 /// Deletes the stored responses that contain a text. Their keys stay, so that none of these calls takes effect again: a
@@ -203,7 +203,7 @@ mod tests {
     async fn an_answer_that_comes_after_the_erasure_of_its_customer_is_not_kept() {
         let (store, _dir) = fixture::store().await;
         fixture::run(&store, "insert into customers (id, created_at) values (1, 0), (2, 0)", &[]).await;
-        let [gone, other] = [1, 2].map(|id| Kind::Customer.text(Id::from_i64(id)));
+        let [gone, other] = [1, 2].map(|id| IdKind::Customer.text(Id::from_i64(id)));
         let body = |customer: &str| format!("{{\"customer\":\"{customer}\",\"external_ref\":\"zora\"}}");
         let call = |key| Call { principal: "user:a", key, request: [7; 32] };
         let mut tx = store.begin().await.unwrap();
@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn the_customers_of_an_answer_are_found_where_they_stand() {
         let ids = [1, 1 << 60].map(Id::from_i64);
-        let [one, other] = ids.map(|id| Kind::Customer.text(id));
+        let [one, other] = ids.map(|id| IdKind::Customer.text(id));
         let body = format!(
             "{{\"customer\":\"{one}\",\"note\":\"of {other}, k_ and xk_1\",\"id\":\"b_{}\"}}",
             ids[0]

@@ -115,7 +115,7 @@ mod tests {
     use crate::store::fixture;
     use crate::store::lists::readable;
     use crate::store::notices::{self, NoticeFilter, insert_held, list, unrouted};
-    use crate::store::outbox::{self, Kind, NewMessage};
+    use crate::store::outbox::{self, NewMessage, OutboxKind};
 
     #[tokio::test]
     async fn outcomes_include_notifications_that_the_monitor_suppressed() {
@@ -178,7 +178,7 @@ mod tests {
         let third = notices::insert(&mut tx, &fixture::down(host), None).await.unwrap();
         let items =
             [Item { notice: second, root: second, rule }, Item { notice: third, root: second, rule: None }];
-        let (channel, kind) = (Channel::Email, Kind::Notices);
+        let (channel, kind) = (Channel::Email, OutboxKind::Notices);
         let new = NewMessage {
             contact,
             contact_name: "boss",

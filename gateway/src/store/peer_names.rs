@@ -8,7 +8,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 
 use super::access::id;
-use crate::ids::Kind;
+use crate::ids::IdKind;
 
 /// A peer as people know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub async fn of(conn: &mut SqliteConnection, peers: &[PeerId]) -> sqlx::Result<H
     let named = |row: &SqliteRow| -> sqlx::Result<(PeerId, PeerName)> {
         let peer = id(row, "id")?;
         let name: Option<String> = row.try_get("name")?;
-        let name = name.unwrap_or_else(|| Kind::Renter.text(peer));
+        let name = name.unwrap_or_else(|| IdKind::Renter.text(peer));
         Ok((peer, PeerName { kind: row.try_get("kind")?, name }))
     };
     rows.iter().map(named).collect()

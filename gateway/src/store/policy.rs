@@ -26,7 +26,7 @@ use super::devices::inner_addresses;
 use super::grants::{self, Grant, grant_role};
 use super::instance;
 use super::rentals::policy::{self as rentals, Permission};
-use crate::ids::Kind;
+use crate::ids::IdKind;
 
 /// Changed rows, each of which may change the policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -90,9 +90,9 @@ macro_rules! renters {
 }
 
 /// The statements for the sources of a kind: for all of them, and for some (`$1`: the ids as JSON).
-const SOURCES: [(Kind, &str, &str); 2] = [
-    (Kind::Operator, operators!(""), operators!(" and o.id in (select value from json_each($1))")),
-    (Kind::Renter, renters!(""), renters!(" and r.id in (select value from json_each($1))")),
+const SOURCES: [(IdKind, &str, &str); 2] = [
+    (IdKind::Operator, operators!(""), operators!(" and o.id in (select value from json_each($1))")),
+    (IdKind::Renter, renters!(""), renters!(" and r.id in (select value from json_each($1))")),
 ];
 
 /// The peers of people among these, also removed ones. A device is no source. `$1`: the ids as JSON.
@@ -190,11 +190,11 @@ pub async fn all(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<PolicyR
         sources.extend(sound::<Source>(kind, &rows, &mut unreadable.sources));
     }
     let targets = sqlx::query(ALL_TARGETS).fetch_all(&mut *conn).await?;
-    let targets = sound(Kind::Host, &targets, &mut unreadable.targets);
+    let targets = sound(IdKind::Host, &targets, &mut unreadable.targets);
     let grants = sqlx::query(grants::OPEN).bind(now.as_millis()).fetch_all(&mut *conn).await?;
-    let grants: Vec<Grant> = sound(Kind::Grant, &grants, &mut unreadable.grants);
+    let grants: Vec<Grant> = sound(IdKind::Grant, &grants, &mut unreadable.grants);
     let rentals = rentals::open(conn, now).await?;
-    let rentals = permissions(sound(Kind::Rental, &rentals, &mut unreadable.rentals));
+    let rentals = permissions(sound(IdKind::Rental, &rentals, &mut unreadable.rentals));
     let sources = sources.into_iter().map(|Source(spec)| PolicyChange::Source(spec));
     let targets = targets.into_iter().map(|Target(spec)| PolicyChange::Target(spec));
     let grants = grants.iter().map(|grant| PolicyChange::Grant(grant.spec()));
@@ -237,7 +237,7 @@ fn permissions(found: Vec<Permission>) -> impl Iterator<Item = PolicyChange> {
 }
 
 /// Returns what can be read, and adds the ids of the other rows to `unreadable`.
-fn sound<T>(kind: Kind, rows: &[SqliteRow], unreadable: &mut BTreeSet<Id>) -> Vec<T>
+fn sound<T>(kind: IdKind, rows: &[SqliteRow], unreadable: &mut BTreeSet<Id>) -> Vec<T>
 where
     T: for<'r> FromRow<'r, SqliteRow>,
 {
@@ -274,17 +274,17 @@ pub async fn changes(conn: &mut SqliteConnection, rows: &PolicyRows) -> sqlx::Re
     changes.extend(missing(&of_people, sources.iter().map(|s| s.0.peer)).map(PolicyChange::RemoveSource));
     changes.extend(sources.into_iter().map(|Source(spec)| PolicyChange::Source(spec)));
     let targets = these_rows(conn, THESE_TARGETS, &rows.targets).await?;
-    let targets: Vec<Target> = sound(Kind::Host, &targets, &mut unreadable.targets);
+    let targets: Vec<Target> = sound(IdKind::Host, &targets, &mut unreadable.targets);
     let gone = missing(&rows.targets, targets.iter().map(|t| t.0.host)).map(TargetId::Host);
     changes.extend(gone.map(PolicyChange::RemoveTarget));
     changes.extend(targets.into_iter().map(|Target(spec)| PolicyChange::Target(spec)));
     let found = these_rows(conn, grants::THESE, &rows.grants).await?;
-    let mut found: Vec<Grant> = sound(Kind::Grant, &found, &mut unreadable.grants);
+    let mut found: Vec<Grant> = sound(IdKind::Grant, &found, &mut unreadable.grants);
     found.retain(|grant| grant.withdrawn.is_none());
     changes.extend(missing(&rows.grants, found.iter().map(|g| g.id)).map(PolicyChange::WithdrawGrant));
     changes.extend(found.iter().map(|grant| PolicyChange::Grant(grant.spec())));
     let found = rentals::these(conn, &rows.rentals).await?;
-    let found: Vec<Permission> = sound(Kind::Rental, &found, &mut unreadable.rentals);
+    let found: Vec<Permission> = sound(IdKind::Rental, &found, &mut unreadable.rentals);
     let gone = missing(&rows.rentals, found.iter().map(|permission| permission.grant.id));
     changes.extend(gone.flat_map(|rental| {
         [PolicyChange::WithdrawGrant(rental), PolicyChange::RemoveTarget(TargetId::Rental(rental))]

@@ -18,7 +18,7 @@ const MOST: i64 = 16_384;
 
 /// The kinds of resources that get a note. Cancelled downtimes need none, because their rows stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum Removable {
     Profile,
     Contact,
     NotificationRule,
@@ -31,40 +31,40 @@ pub enum Kind {
     Grant,
 }
 
-impl Kind {
-    pub const ALL: [Kind; 7] = [
-        Kind::Profile,
-        Kind::Contact,
-        Kind::NotificationRule,
-        Kind::Device,
-        Kind::Host,
-        Kind::Service,
-        Kind::Grant,
+impl Removable {
+    pub const ALL: [Removable; 7] = [
+        Removable::Profile,
+        Removable::Contact,
+        Removable::NotificationRule,
+        Removable::Device,
+        Removable::Host,
+        Removable::Service,
+        Removable::Grant,
     ];
 
     pub const fn name(self) -> &'static str {
         match self {
-            Kind::Profile => "profile",
-            Kind::Contact => "contact",
-            Kind::NotificationRule => "notification_rule",
-            Kind::Device => "device",
-            Kind::Host => "host",
-            Kind::Service => "service",
-            Kind::Grant => "grant",
+            Removable::Profile => "profile",
+            Removable::Contact => "contact",
+            Removable::NotificationRule => "notification_rule",
+            Removable::Device => "device",
+            Removable::Host => "host",
+            Removable::Service => "service",
+            Removable::Grant => "grant",
         }
     }
 
-    pub fn of_name(name: &str) -> Option<Kind> {
-        Kind::ALL.into_iter().find(|kind| kind.name() == name)
+    pub fn of_name(name: &str) -> Option<Removable> {
+        Removable::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
     const fn has_services(self) -> bool {
-        matches!(self, Kind::Device | Kind::Host)
+        matches!(self, Removable::Device | Removable::Host)
     }
 }
 
 /// A kind and a name of that kind.
-pub type RemovedKind<'a> = (Kind, &'a str);
+pub type RemovedKind<'a> = (Removable, &'a str);
 
 /// The author and the time of a change, and the id for its note.
 #[derive(Clone, Copy, Debug)]
@@ -78,7 +78,7 @@ pub struct RemovalAction<'a> {
 pub struct Removal {
     pub id: Id,
     pub manager: String,
-    pub kind: Kind,
+    pub kind: Removable,
     pub name: String,
     pub renamed_to: Option<String>,
     pub by: String,
@@ -92,7 +92,7 @@ impl FromRow<'_, SqliteRow> for Removal {
         Ok(Removal {
             id: Id::from_i64(row.try_get("id")?),
             manager: row.try_get("manager")?,
-            kind: Kind::of_name(&kind).ok_or_else(unknown)?,
+            kind: Removable::of_name(&kind).ok_or_else(unknown)?,
             name: row.try_get("name")?,
             renamed_to: row.try_get("renamed_to")?,
             by: row.try_get("removed_by")?,
@@ -258,13 +258,13 @@ mod tests {
         let (store, _dir) = fixture::store().await;
         let mut tx = store.begin().await.unwrap();
         let (own, theirs) = (Managed::new(ANN), Managed::new(APPLY));
-        removed(&mut tx, (Kind::Contact, "own"), &own, deed(1, ANN)).await.unwrap();
-        removed(&mut tx, (Kind::Contact, "left-the-file"), &theirs, deed(2, APPLY)).await.unwrap();
-        removed(&mut tx, (Kind::Contact, "ops"), &theirs, deed(3, ANN)).await.unwrap();
+        removed(&mut tx, (Removable::Contact, "own"), &own, deed(1, ANN)).await.unwrap();
+        removed(&mut tx, (Removable::Contact, "left-the-file"), &theirs, deed(2, APPLY)).await.unwrap();
+        removed(&mut tx, (Removable::Contact, "ops"), &theirs, deed(3, ANN)).await.unwrap();
         assert_eq!(noted(&mut tx).await, [("ops".to_owned(), None, "user:ann".to_owned())]);
-        made(&mut tx, (Kind::Contact, "ops"), ANN).await.unwrap();
+        made(&mut tx, (Removable::Contact, "ops"), ANN).await.unwrap();
         assert_eq!(noted(&mut tx).await.len(), 1, "a hand's own is the hand's");
-        made(&mut tx, (Kind::Contact, "ops"), APPLY).await.unwrap();
+        made(&mut tx, (Removable::Contact, "ops"), APPLY).await.unwrap();
         assert_eq!(noted(&mut tx).await, []);
     }
 
@@ -273,14 +273,14 @@ mod tests {
         let (store, _dir) = fixture::store().await;
         let mut tx = store.begin().await.unwrap();
         let theirs = Managed::new(APPLY);
-        removed(&mut tx, (Kind::Service, "a/disk"), &theirs, deed(1, ANN)).await.unwrap();
+        removed(&mut tx, (Removable::Service, "a/disk"), &theirs, deed(1, ANN)).await.unwrap();
         for (n, from, to) in [(2, "a", "b"), (3, "b", "c")] {
-            renamed(&mut tx, (Kind::Device, from), to, &theirs, deed(n, ANN)).await.unwrap();
+            renamed(&mut tx, (Removable::Device, from), to, &theirs, deed(n, ANN)).await.unwrap();
         }
         let ann = || "user:ann".to_owned();
         let expected = [("a".to_owned(), Some("c".to_owned()), ann()), ("c/disk".to_owned(), None, ann())];
         assert_eq!(noted(&mut tx).await, expected);
-        removed(&mut tx, (Kind::Device, "c"), &theirs, deed(4, ANN)).await.unwrap();
+        removed(&mut tx, (Removable::Device, "c"), &theirs, deed(4, ANN)).await.unwrap();
         assert_eq!(noted(&mut tx).await, [("a".to_owned(), None, ann())], "and its services with it");
     }
 
@@ -290,8 +290,8 @@ mod tests {
         for back in [ANN, APPLY] {
             let mut tx = store.begin().await.unwrap();
             let theirs = Managed::new(APPLY);
-            renamed(&mut tx, (Kind::Device, "a"), "b", &theirs, deed(1, ANN)).await.unwrap();
-            renamed(&mut tx, (Kind::Device, "b"), "a", &theirs, deed(2, back)).await.unwrap();
+            renamed(&mut tx, (Removable::Device, "a"), "b", &theirs, deed(1, ANN)).await.unwrap();
+            renamed(&mut tx, (Removable::Device, "b"), "a", &theirs, deed(2, back)).await.unwrap();
             assert_eq!(noted(&mut tx).await, []);
         }
     }
@@ -305,7 +305,7 @@ mod tests {
                     insert into removals (id, manager, kind, name, removed_by, removed_at)
                     select i, 'other', 'host', 'h' || i, 'x', 0 from n";
         sqlx::query(fill).bind(MOST).execute(&mut *tx).await.unwrap();
-        removed(&mut tx, (Kind::Host, "last"), &theirs, deed(MOST + 1, ANN)).await.unwrap();
+        removed(&mut tx, (Removable::Host, "last"), &theirs, deed(MOST + 1, ANN)).await.unwrap();
         let left: (i64, i64) =
             sqlx::query_as("select count(*), min(id) from removals").fetch_one(&mut *tx).await.unwrap();
         assert_eq!(left, (MOST, 2));

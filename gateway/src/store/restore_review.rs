@@ -9,7 +9,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Row as _};
 
 use super::access::{id, wall};
-use crate::ids::Kind;
+use crate::ids::IdKind;
 use crate::outbound::secret_url::SecretUrl;
 
 /// Objects of a kind that a review lists, those that changed last first. The lists of the API have all.
@@ -62,15 +62,15 @@ impl ReviewKind {
     }
 
     /// The kind of the ids.
-    pub const fn ids(self) -> Kind {
+    pub const fn ids(self) -> IdKind {
         match self {
-            ReviewKind::User => Kind::User,
-            ReviewKind::Operator => Kind::Operator,
-            ReviewKind::Renter => Kind::Renter,
-            ReviewKind::Token | ReviewKind::EnrolmentToken => Kind::Token,
-            ReviewKind::Grant => Kind::Grant,
-            ReviewKind::Rental => Kind::Rental,
-            ReviewKind::Subscription => Kind::Subscription,
+            ReviewKind::User => IdKind::User,
+            ReviewKind::Operator => IdKind::Operator,
+            ReviewKind::Renter => IdKind::Renter,
+            ReviewKind::Token | ReviewKind::EnrolmentToken => IdKind::Token,
+            ReviewKind::Grant => IdKind::Grant,
+            ReviewKind::Rental => IdKind::Rental,
+            ReviewKind::Subscription => IdKind::Subscription,
         }
     }
 

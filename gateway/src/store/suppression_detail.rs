@@ -8,7 +8,7 @@ use fleetgate_engine::messages::SuppressReason;
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::SqliteConnection;
 
-use crate::ids::{self, Kind};
+use crate::ids::{self, IdKind};
 
 /// The author and comment of the acknowledgement. `$2` is empty for the host itself.
 const ACKNOWLEDGEMENT: &str = "select author || iif(comment = '', '', ': ' || comment) from acknowledgements
@@ -48,7 +48,7 @@ pub async fn of(
             let row: Option<(i64, i64, i64)> = sqlx::query_as(RENTAL).bind(host).fetch_optional(conn).await?;
             row.map(|(id, from, until)| {
                 let [from, until] = [from, until].map(|at| ids::time(Wall::from_millis(at)));
-                format!("{} from {from} until {until}", Kind::Rental.text(Id::from_i64(id)))
+                format!("{} from {from} until {until}", IdKind::Rental.text(Id::from_i64(id)))
             })
         }
         SuppressReason::HostDown => sqlx::query_scalar(DOWN).bind(host).fetch_optional(conn).await?,
@@ -90,7 +90,7 @@ mod tests {
         let downtime = format!("d_{} by user:bob: new disk", Id::from_i64(2));
         assert_eq!(words(Some("ping"), SuppressReason::Downtime).await, downtime, "its host's");
         let window = "from 1970-01-01T00:01:00Z until 1970-01-01T00:01:20Z";
-        let rental = format!("{} {window}", Kind::Rental.text(Id::from_i64(11)));
+        let rental = format!("{} {window}", IdKind::Rental.text(Id::from_i64(11)));
         assert_eq!(words(Some("ping"), SuppressReason::Rental).await, rental);
         assert_eq!(words(None, SuppressReason::Rental).await, rental);
     }

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use fleetgate_engine::dns::{self, Carrier, Dns, Relayed, Suffix};
 use fleetgate_engine::forward::{self, Forwarder, Limits};
 use fleetgate_engine::history::block::{self, MAX_IN_BLOCK};
-use fleetgate_engine::history::{BUCKET, HOUR, Kind, Second, packed};
+use fleetgate_engine::history::{BUCKET, HOUR, Second, SeriesKind, packed};
 use fleetgate_engine::id::Id;
 use fleetgate_engine::messages::{
     DnsDecision, Gate, GrantAccess, GrantProtocol, GrantRole, GrantSource, GrantSpec, GrantTarget,
@@ -156,7 +156,7 @@ fn block(input: &[u8]) -> String {
     let read_raw = |data: &[u8]| block::decode_raw(BLOCK_KEY, BLOCK_START, data);
     let points = read_raw(&data);
     if let Ok(points) = &points {
-        let again = read_raw(&block::encode_raw(BLOCK_KEY, BLOCK_START, points, Kind::Counter));
+        let again = read_raw(&block::encode_raw(BLOCK_KEY, BLOCK_START, points, SeriesKind::Counter));
         assert!(points.len() <= MAX_IN_BLOCK && again.is_ok_and(|again| again.len() == points.len()));
     }
     let read_buckets = |data: &[u8]| block::decode_buckets(BLOCK_KEY, BLOCK_START, BUCKET, data);
@@ -178,7 +178,7 @@ fn redo(input: &[u8]) -> String {
     }
     let samples = packed::read_redo(&data);
     if let Ok(samples) = &samples {
-        let again = packed::read_redo(&packed::redo_row(samples, |_| Kind::Counter));
+        let again = packed::read_redo(&packed::redo_row(samples, |_| SeriesKind::Counter));
         assert!(again.is_ok_and(|again| again.len() == samples.len()));
     }
     let gaps = samples.as_ref().is_ok_and(|samples| samples.iter().any(|(_, point)| point.value.is_none()));

@@ -15,7 +15,7 @@ use super::column::{self, Column};
 use super::decimal::{self, FLOAT};
 use super::differences;
 use super::rollup::Bucket;
-use super::{Kind, Point, Second, sorted};
+use super::{Point, Second, SeriesKind, sorted};
 
 /// Most samples of a block: 12 hours of one a second. Of more, the newest are kept.
 pub const MAX_IN_BLOCK: usize = 43_200;
@@ -58,7 +58,7 @@ pub const fn parts(key: i64) -> (u32, u32) {
 }
 
 /// Encodes samples in order of time. A value that is not finite is a gap.
-pub fn encode_raw(key: i64, start: Second, points: &[Point], kind: Kind) -> Vec<u8> {
+pub fn encode_raw(key: i64, start: Second, points: &[Point], kind: SeriesKind) -> Vec<u8> {
     let points = newest(points, |p| p.at);
     let finite = |point: &Point| point.value.filter(|v| v.is_finite());
     let seconds: Vec<i64> = points.iter().map(|p| p.at.wrapping_sub(start)).collect();

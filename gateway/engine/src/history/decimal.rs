@@ -5,7 +5,7 @@
 //! up to 9 decimals are kept as they are; only the noise behind the 7th digit of a measured value is dropped.
 //! What is kept of a value depends on this value alone, and is kept again unchanged. Minus zero becomes zero.
 
-use super::Kind;
+use super::SeriesKind;
 
 /// In place of an exponent: the mantissa is the bits of a double.
 pub(super) const FLOAT: u8 = 255;
@@ -37,7 +37,7 @@ pub enum Scaled {
 }
 
 /// Returns the values with one exponent for all, or as bits where none fits them.
-pub fn scaled(values: &[f64], kind: Kind) -> Scaled {
+pub fn scaled(values: &[f64], kind: SeriesKind) -> Scaled {
     common(values.iter().map(|v| one(*v, kind)).collect())
 }
 
@@ -92,16 +92,16 @@ pub fn significant(value: f64, digits: u32) -> f64 {
 }
 
 /// Returns the exponent and mantissa that are kept of a value; exponent 255: its bits.
-pub fn one(value: f64, kind: Kind) -> (u8, i64) {
+pub fn one(value: f64, kind: SeriesKind) -> (u8, i64) {
     let found = match kind {
-        Kind::Gauge => decimal(value, MEANT).or_else(|| decimal(significant(value, DIGITS), MEANT)),
-        Kind::Counter => decimal(value, APART),
+        SeriesKind::Gauge => decimal(value, MEANT).or_else(|| decimal(significant(value, DIGITS), MEANT)),
+        SeriesKind::Counter => decimal(value, APART),
     };
     found.unwrap_or((FLOAT, value.to_bits() as i64))
 }
 
 /// Returns what is kept of a value.
-pub(super) fn kept(of: f64, kind: Kind) -> f64 {
+pub(super) fn kept(of: f64, kind: SeriesKind) -> f64 {
     let (exponent, mantissa) = one(of, kind);
     value(mantissa, exponent)
 }

@@ -37,16 +37,16 @@ pub struct Point {
 
 /// The meaning of the values of a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum SeriesKind {
     Gauge,
     /// A number that only grows until it begins again; its rate is shown.
     Counter,
 }
 
-impl Kind {
+impl SeriesKind {
     /// Returns the kind of a unit of measurement as plugins print it.
-    pub fn of(uom: &str) -> Kind {
-        if uom == "c" { Kind::Counter } else { Kind::Gauge }
+    pub fn of(uom: &str) -> SeriesKind {
+        if uom == "c" { SeriesKind::Counter } else { SeriesKind::Gauge }
     }
 }
 

@@ -8,7 +8,7 @@
 use super::block::Damaged;
 use super::decimal::{self, FLOAT};
 use super::varint::{self, Reader};
-use super::{Kind, Point, Second};
+use super::{Point, Second, SeriesKind};
 
 /// The version of a row of the redo.
 const VERSION: u8 = 1;
@@ -34,7 +34,7 @@ pub struct Packed {
 }
 
 impl Packed {
-    pub fn push(&mut self, point: Point, kind: Kind) {
+    pub fn push(&mut self, point: Point, kind: SeriesKind) {
         if self.bytes.capacity() - self.bytes.len() < LONGEST {
             self.bytes.reserve_exact(GROWTH);
         }
@@ -62,7 +62,7 @@ impl Packed {
 }
 
 /// Encodes the samples of one commit, of any series and order. A sample takes at most 26 bytes.
-pub fn redo_row(samples: &[(u32, Point)], kind: impl Fn(u32) -> Kind) -> Vec<u8> {
+pub fn redo_row(samples: &[(u32, Point)], kind: impl Fn(u32) -> SeriesKind) -> Vec<u8> {
     let mut row = vec![0; HEAD];
     let (mut state, mut last) = (State::default(), 0);
     for (series, point) in samples {
@@ -99,7 +99,7 @@ pub fn read_redo(data: &[u8]) -> Result<Vec<(u32, Point)>, Damaged> {
 }
 
 /// Returns the exponent and mantissa of a sample's value.
-fn kept(point: Point, kind: Kind) -> Option<(u8, i64)> {
+fn kept(point: Point, kind: SeriesKind) -> Option<(u8, i64)> {
     point.value.filter(|v| v.is_finite()).map(|v| decimal::one(v, kind))
 }
 

@@ -10,7 +10,7 @@ use std::cmp::{max, min};
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::decimal::{self, Scaled};
-use super::{DAY, HOUR, Kind, Point, Second, latest};
+use super::{DAY, HOUR, Point, Second, SeriesKind, latest};
 
 /// How much longer than usual an interval may be: two samples in a row may be lost.
 const USUAL_TIMES: Second = 3;
@@ -36,11 +36,11 @@ pub struct Bucket {
 
 /// Returns what the samples mean, at the same times: values as they are, or rates per second. `before`: the
 /// last sample before the first of `points`.
-pub fn values(points: &[Point], before: Option<Point>, kind: Kind, reach: Second) -> Vec<Point> {
+pub fn values(points: &[Point], before: Option<Point>, kind: SeriesKind, reach: Second) -> Vec<Point> {
     let meaning = |(from, to): (Option<Point>, Point)| Point {
         value: match kind {
-            Kind::Gauge => finite(to).map(|v| decimal::kept(v, Kind::Gauge)),
-            Kind::Counter => from.and_then(|from| rate(from, to, reach)),
+            SeriesKind::Gauge => finite(to).map(|v| decimal::kept(v, SeriesKind::Gauge)),
+            SeriesKind::Counter => from.and_then(|from| rate(from, to, reach)),
         },
         ..to
     };
@@ -59,7 +59,7 @@ pub fn reach(points: &[Point]) -> Second {
 
 /// Returns buckets of `width` (a divisor of a day) over the samples of one series and day, which are in
 /// order of time. One that has no value is absent.
-pub fn roll_up(points: &[Point], before: Option<Point>, kind: Kind, width: Second) -> Vec<Bucket> {
+pub fn roll_up(points: &[Point], before: Option<Point>, kind: SeriesKind, width: Second) -> Vec<Bucket> {
     let (reach, width) = (reach(points), max(width, 1));
     let values = values(points, before, kind, reach);
     let mut buckets = filled(&values, width);
@@ -134,7 +134,7 @@ fn rate(from: Point, to: Point, reach: Second) -> Option<f64> {
     let (a, b) = (finite(from)?, finite(to)?);
     let is_known = b >= a && is_within(from, to, reach);
     let rate = decimal::significant((b - a) / to.at.saturating_sub(from.at) as f64, RATE_DIGITS);
-    (is_known && rate.is_finite()).then(|| decimal::kept(rate, Kind::Gauge))
+    (is_known && rate.is_finite()).then(|| decimal::kept(rate, SeriesKind::Gauge))
 }
 
 /// Returns the buckets of the values there are, covered by nothing.
@@ -142,7 +142,7 @@ fn filled(points: &[Point], width: Second) -> Vec<Bucket> {
     let known: Vec<(Second, f64)> =
         points.iter().filter_map(|p| Some((start(p.at, width), p.value?))).collect();
     let values: Vec<f64> = known.iter().map(|(_, value)| *value).collect();
-    let scaled = decimal::scaled(&values, Kind::Gauge);
+    let scaled = decimal::scaled(&values, SeriesKind::Gauge);
     let mut first = 0;
     let bucket = |part: &[(Second, f64)]| {
         let range = first..first + part.len();

@@ -1,6 +1,6 @@
 //! How much of its allowance of forwarded bytes a rental has used, and what booking systems learn of it.
 
-use super::events::Kind;
+use super::events::RentalEventKind;
 
 /// The part of its allowance that a rental has used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,8 +25,11 @@ impl Level {
     }
 
     /// Returns what happens on the way from this level to another one, in order. On the way down nothing does.
-    pub fn entering(self, to: Level) -> Vec<Kind> {
-        let all = [(Level::Nearly, Kind::Allowance80), (Level::Reached, Kind::AllowanceReached)];
+    pub fn entering(self, to: Level) -> Vec<RentalEventKind> {
+        let all = [
+            (Level::Nearly, RentalEventKind::Allowance80),
+            (Level::Reached, RentalEventKind::AllowanceReached),
+        ];
         let crossed = all.into_iter().filter(|(level, _)| self < *level && *level <= to);
         crossed.map(|(_, kind)| kind).collect()
     }
@@ -50,7 +53,7 @@ mod tests {
 
     #[test]
     fn each_level_is_announced_once_on_the_way_up() {
-        let both = [Kind::Allowance80, Kind::AllowanceReached];
+        let both = [RentalEventKind::Allowance80, RentalEventKind::AllowanceReached];
         assert_eq!(Level::Below.entering(Level::Reached), both);
         assert_eq!(Level::Below.entering(Level::Nearly), both[..1]);
         assert_eq!(Level::Nearly.entering(Level::Reached), both[1..]);

@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{
-    Asked, Behind, Carriage, EVERYWHERE, Evidence, Finding, Kind, Others, ServiceFacts, TOGETHER, TunnelFacts,
+    Asked, Behind, Carriage, EVERYWHERE, Evidence, Finding, Others, ServiceFacts, TOGETHER, TunnelFacts,
+    VerdictKind,
 };
 use crate::messages::{ATTEMPTS, DirectReply, HostStatus, PathCheck, Refusal, is_of_others};
 use crate::time::Wall;
@@ -27,14 +28,14 @@ pub fn findings(e: &Evidence) -> Vec<Finding> {
             vec![silence(e)]
         }
         _ if e.host.asleep => Vec::new(),
-        HostStatus::Pending => vec![Finding(vec![Kind::Pending])],
+        HostStatus::Pending => vec![Finding(vec![VerdictKind::Pending])],
         HostStatus::Down if e.is_over_limit() => {
-            path(e).into_iter().chain(device(e)).chain([Finding(vec![Kind::ServiceProblem])]).collect()
+            path(e).into_iter().chain(device(e)).chain([Finding(vec![VerdictKind::ServiceProblem])]).collect()
         }
         // The problem comes from a submitted result, or from the absence of one. Its sender may
         // have meant anything, and may have stopped sending.
         HostStatus::Down if is_of_others(&e.host.source) => {
-            vec![Finding(all_of(e).into_iter().chain([Kind::ServiceProblem]).collect())]
+            vec![Finding(all_of(e).into_iter().chain([VerdictKind::ServiceProblem]).collect())]
         }
         // The uplink has just recovered, and the host was not checked since.
         HostStatus::Down if e.host.stale && e.cut_off.is_none() => vec![wider(silence(e), e)],
@@ -51,7 +52,7 @@ pub fn findings(e: &Evidence) -> Vec<Finding> {
 
 /// Returns each cause of silence that the evidence does not contradict.
 fn silence(e: &Evidence) -> Finding {
-    let mut open: Vec<Kind> = match &e.behind {
+    let mut open: Vec<VerdictKind> = match &e.behind {
         Some(behind) => behind_causes(e, behind),
         None => own_causes(e),
     };
@@ -64,7 +65,7 @@ fn silence(e: &Evidence) -> Finding {
     // recovers every now and then.
     let unproved = e.is_soft() || e.host.notification.recent.has_recovered();
     let lossy = unproved && !is_alive(e) && !is_shared(e);
-    open.extend(lossy.then_some(Kind::PacketLoss));
+    open.extend(lossy.then_some(VerdictKind::PacketLoss));
     Finding(open)
 }
 
@@ -77,30 +78,30 @@ fn cut_off(e: &Evidence) -> Finding {
 
 /// Adds to the open causes all others that make a host silent.
 fn wider(Finding(open): Finding, e: &Evidence) -> Finding {
-    let all: BTreeSet<Kind> = open.into_iter().chain(all_of(e)).collect();
+    let all: BTreeSet<VerdictKind> = open.into_iter().chain(all_of(e)).collect();
     Finding(all.into_iter().collect())
 }
 
 /// Returns every cause that can make the host silent.
-fn all_of(e: &Evidence) -> Vec<Kind> {
+fn all_of(e: &Evidence) -> Vec<VerdictKind> {
     if e.behind.is_some() {
         return all_behind();
     }
-    let tunnel = e.tunnel.as_ref().map(|_| Kind::TunnelDown);
-    let own = [Kind::GatewayUplinkLost, Kind::SiteUplinkLost];
-    own.into_iter().chain(tunnel).chain([Kind::LineLost, Kind::DeviceGone]).collect()
+    let tunnel = e.tunnel.as_ref().map(|_| VerdictKind::TunnelDown);
+    let own = [VerdictKind::GatewayUplinkLost, VerdictKind::SiteUplinkLost];
+    own.into_iter().chain(tunnel).chain([VerdictKind::LineLost, VerdictKind::DeviceGone]).collect()
 }
 
-fn all_behind() -> Vec<Kind> {
-    use Kind::{DeviceGone, GatewayUplinkLost, LineLost, LocalNetworkLost, ParentDown};
+fn all_behind() -> Vec<VerdictKind> {
+    use VerdictKind::{DeviceGone, GatewayUplinkLost, LineLost, LocalNetworkLost, ParentDown};
     vec![GatewayUplinkLost, ParentDown, LocalNetworkLost, LineLost, DeviceGone]
 }
 
-fn open(table: &[(Kind, bool)]) -> Vec<Kind> {
+fn open(table: &[(VerdictKind, bool)]) -> Vec<VerdictKind> {
     table.iter().filter(|(_, open)| *open).map(|(kind, _)| *kind).collect()
 }
 
-fn own_causes(e: &Evidence) -> Vec<Kind> {
+fn own_causes(e: &Evidence) -> Vec<VerdictKind> {
     if !e.host.reachable && !is_alive(e) {
         return parent_causes(e);
     }
@@ -111,55 +112,60 @@ fn own_causes(e: &Evidence) -> Vec<Kind> {
     let unexplained = refused_as(e.fresh_refusal()).is_none();
     let other_key = unexplained && e.may_have_another_key();
     open(&[
-        (Kind::GatewayUplinkLost, may_be_gateway(e)),
-        (Kind::SiteUplinkLost, may_be_site(e)),
-        (Kind::KeyRefused, (refused == Some(Kind::KeyRefused) || other_key) && may_be_tunnel(e)),
-        (Kind::ClockWrong, refused == Some(Kind::ClockWrong) && may_be_tunnel(e)),
-        (Kind::TunnelDown, may_be_tunnel(e) && unexplained),
-        (Kind::OneWayLoss, may_be_tunnel(e) && unexplained && e.awaits_session()),
-        (Kind::LineLost, may_be_device(e)),
-        (Kind::DeviceGone, may_be_device(e)),
+        (VerdictKind::GatewayUplinkLost, may_be_gateway(e)),
+        (VerdictKind::SiteUplinkLost, may_be_site(e)),
+        (
+            VerdictKind::KeyRefused,
+            (refused == Some(VerdictKind::KeyRefused) || other_key) && may_be_tunnel(e),
+        ),
+        (VerdictKind::ClockWrong, refused == Some(VerdictKind::ClockWrong) && may_be_tunnel(e)),
+        (VerdictKind::TunnelDown, may_be_tunnel(e) && unexplained),
+        (VerdictKind::OneWayLoss, may_be_tunnel(e) && unexplained && e.awaits_session()),
+        (VerdictKind::LineLost, may_be_device(e)),
+        (VerdictKind::DeviceGone, may_be_device(e)),
     ])
 }
 
 /// Returns the causes of handshakes that arrive, are answered and lead to nothing: the key is
 /// refused, or the responses do not arrive.
-fn vain_knocks(e: &Evidence) -> Option<Vec<Kind>> {
+fn vain_knocks(e: &Evidence) -> Option<Vec<VerdictKind>> {
     match () {
         () if refused_as(e.fresh_refusal()).is_some() => None,
-        () if e.knocks_in_vain() => Some(vec![Kind::KeyRefused, Kind::OneWayLoss]),
+        () if e.knocks_in_vain() => Some(vec![VerdictKind::KeyRefused, VerdictKind::OneWayLoss]),
         // A single response may be lost by chance.
-        () if e.host.source == ATTEMPTS => Some(vec![Kind::KeyRefused, Kind::OneWayLoss, Kind::PacketLoss]),
+        () if e.host.source == ATTEMPTS => {
+            Some(vec![VerdictKind::KeyRefused, VerdictKind::OneWayLoss, VerdictKind::PacketLoss])
+        }
         () => None,
     }
 }
 
 /// Returns the causes for a host behind a device. The tunnel of that device is judged first.
-fn behind_causes(e: &Evidence, behind: &Behind) -> Vec<Kind> {
+fn behind_causes(e: &Evidence, behind: &Behind) -> Vec<VerdictKind> {
     let others = site(e);
     let network = others.heard == 0;
     let device = !(network && others.unasked == 0 && others.silent >= TOGETHER);
-    let network = (Kind::LocalNetworkLost, network);
-    let own = [(Kind::LineLost, device), (Kind::DeviceGone, device)];
+    let network = (VerdictKind::LocalNetworkLost, network);
+    let own = [(VerdictKind::LineLost, device), (VerdictKind::DeviceGone, device)];
     let everybody = is_everybody(e);
     match e.carriage(behind) {
         Carriage::Fails => parent_causes(e),
         Carriage::Carries => open(&[network, own[0], own[1]]),
         // Replies of other hosts behind the device prove its tunnel only for their own probes.
         Carriage::Unknown => open(&[
-            (Kind::GatewayUplinkLost, may_be_gateway(e)),
-            (Kind::ParentDown, others.heard == 0 && !everybody),
+            (VerdictKind::GatewayUplinkLost, may_be_gateway(e)),
+            (VerdictKind::ParentDown, others.heard == 0 && !everybody),
             (network.0, network.1 && !everybody),
-            (Kind::LineLost, !everybody),
-            (Kind::DeviceGone, !everybody),
+            (VerdictKind::LineLost, !everybody),
+            (VerdictKind::DeviceGone, !everybody),
         ]),
     }
 }
 
 /// Returns the causes when the parent fails. The parent is judged by itself. Its silence is no
 /// separate cause when no host at all is heard.
-fn parent_causes(e: &Evidence) -> Vec<Kind> {
-    open(&[(Kind::GatewayUplinkLost, may_be_gateway(e)), (Kind::ParentDown, !is_everybody(e))])
+fn parent_causes(e: &Evidence) -> Vec<VerdictKind> {
+    open(&[(VerdictKind::GatewayUplinkLost, may_be_gateway(e)), (VerdictKind::ParentDown, !is_everybody(e))])
 }
 
 fn site(e: &Evidence) -> Others {
@@ -210,10 +216,10 @@ fn is_shared(e: &Evidence) -> bool {
     !is_alive(e) && (is_whole_site(e) || is_everybody(e))
 }
 
-fn refused_as(refusal: Option<Refusal>) -> Option<Kind> {
+fn refused_as(refusal: Option<Refusal>) -> Option<VerdictKind> {
     match refusal? {
-        Refusal::ClockWentBack { .. } => Some(Kind::ClockWrong),
-        Refusal::Crypto | Refusal::ReplacedKey { .. } => Some(Kind::KeyRefused),
+        Refusal::ClockWentBack { .. } => Some(VerdictKind::ClockWrong),
+        Refusal::Crypto | Refusal::ReplacedKey { .. } => Some(VerdictKind::KeyRefused),
         Refusal::RateLimited => None,
     }
 }
@@ -227,9 +233,9 @@ fn path(e: &Evidence) -> Option<Finding> {
     let refused = refused_as(e.fresh_refusal());
     match refused {
         Some(kind) if is_beside_its_tunnel(e) || e.uses_replaced_key() => Some(Finding(vec![kind])),
-        Some(kind) => Some(Finding(vec![kind, Kind::ClonedKey])),
+        Some(kind) => Some(Finding(vec![kind, VerdictKind::ClonedKey])),
         None if e.host.direct == DirectReply::Answered => {
-            Some(Finding(vain_knocks(e).unwrap_or_else(|| vec![Kind::TunnelDown])))
+            Some(Finding(vain_knocks(e).unwrap_or_else(|| vec![VerdictKind::TunnelDown])))
         }
         None if e.host.source == ATTEMPTS => vain_knocks(e).map(Finding),
         None => None,
@@ -245,18 +251,18 @@ fn is_beside_its_tunnel(e: &Evidence) -> bool {
 fn device(e: &Evidence) -> Vec<Finding> {
     let tunnel = e.tunnel.as_ref();
     let clock = e.skew_ms().map(|_| match e.clocks.right {
-        0 => vec![Kind::ClockWrong, Kind::GatewayClockWrong],
-        _ => vec![Kind::ClockWrong],
+        0 => vec![VerdictKind::ClockWrong, VerdictKind::GatewayClockWrong],
+        _ => vec![VerdictKind::ClockWrong],
     });
     let cloned = tunnel.is_some_and(|tunnel| !tunnel.in_turn.is_empty());
-    let first = [cloned.then(|| vec![Kind::ClonedKey]), clock, one_way(e)].into_iter().flatten();
+    let first = [cloned.then(|| vec![VerdictKind::ClonedKey]), clock, one_way(e)].into_iter().flatten();
     let services = hung(e).into_iter().chain(outdated(e));
     first.chain(services).chain(reported(e)).map(Finding).collect()
 }
 
 /// Returns the causes of problems that services report. They may come from another device with the
 /// same key, if the address moved when they began.
-fn reported(e: &Evidence) -> Option<Vec<Kind>> {
+fn reported(e: &Evidence) -> Option<Vec<VerdictKind>> {
     let reports = e.services_that(ServiceFacts::reports);
     let moved = e.tunnel.as_ref().and_then(|tunnel| tunnel.moved).filter(|at| e.now.since(*at) <= SETTLED);
     let is_new = |service: &&ServiceFacts| {
@@ -266,8 +272,8 @@ fn reported(e: &Evidence) -> Option<Vec<Kind>> {
     };
     match (reports.is_empty(), reports.iter().all(is_new)) {
         (true, _) => None,
-        (false, true) => Some(vec![Kind::ClonedKey, Kind::ServiceProblem]),
-        (false, false) => Some(vec![Kind::ServiceProblem]),
+        (false, true) => Some(vec![VerdictKind::ClonedKey, VerdictKind::ServiceProblem]),
+        (false, false) => Some(vec![VerdictKind::ServiceProblem]),
     }
 }
 
@@ -278,24 +284,24 @@ fn is_about(one: Wall, other: Wall) -> bool {
 /// Returns the causes of one-way traffic: packets of the device arrive, but check after check it
 /// replies to no echo, connection or handshake. Either packets to it are lost, all or most of them,
 /// or the packets come from another device with its key.
-fn one_way(e: &Evidence) -> Option<Vec<Kind>> {
-    e.host.one_way.then(|| vec![Kind::OneWayLoss, Kind::ClonedKey, Kind::PacketLoss])
+fn one_way(e: &Evidence) -> Option<Vec<VerdictKind>> {
+    e.host.one_way.then(|| vec![VerdictKind::OneWayLoss, VerdictKind::ClonedKey, VerdictKind::PacketLoss])
 }
 
 /// Returns the causes of outdated service problems: the last known cause, and the reasons why the
 /// service could not be checked since.
-fn outdated(e: &Evidence) -> BTreeSet<Vec<Kind>> {
+fn outdated(e: &Evidence) -> BTreeSet<Vec<VerdictKind>> {
     let own = |service: &ServiceFacts| match service.is_hung() {
         true => of_hung(service, e),
-        false => vec![Kind::ServiceProblem],
+        false => vec![VerdictKind::ServiceProblem],
     };
-    let why = [Kind::OneWayLoss, Kind::PacketLoss];
-    let kinds = |service| own(service).into_iter().chain(why).collect::<BTreeSet<Kind>>();
+    let why = [VerdictKind::OneWayLoss, VerdictKind::PacketLoss];
+    let kinds = |service| own(service).into_iter().chain(why).collect::<BTreeSet<VerdictKind>>();
     e.outdated_problems().map(kinds).map(|kinds| kinds.into_iter().collect()).collect()
 }
 
 /// Returns the causes of services that do not reply, each list once.
-fn hung(e: &Evidence) -> BTreeSet<Vec<Kind>> {
+fn hung(e: &Evidence) -> BTreeSet<Vec<VerdictKind>> {
     e.services_that(ServiceFacts::is_hung).into_iter().map(|service| of_hung(service, e)).collect()
 }
 
@@ -303,8 +309,8 @@ fn hung(e: &Evidence) -> BTreeSet<Vec<Kind>> {
 /// then stalls it. A path that drops what the gateway sends blocks every probe. A path that drops
 /// single packets does either now and then. Echoes of two sizes, and replies to other probes,
 /// distinguish them from a hung service.
-pub fn of_hung(service: &ServiceFacts, e: &Evidence) -> Vec<Kind> {
-    use Kind::{OneWayLoss, PacketLoss, PathMtu, ServiceHung};
+pub fn of_hung(service: &ServiceFacts, e: &Evidence) -> Vec<VerdictKind> {
+    use VerdictKind::{OneWayLoss, PacketLoss, PathMtu, ServiceHung};
     match (service.cause.is_stall(), service.path) {
         (true, PathCheck::LargeAnswered) => vec![ServiceHung],
         (true, PathCheck::LargeLost) => vec![PathMtu],
@@ -321,7 +327,7 @@ pub fn of_hung(service: &ServiceFacts, e: &Evidence) -> Vec<Kind> {
 /// Adds path causes to a probe without a reply, unless the path is proved. If the path carried no
 /// other reply since, the path is in doubt. Packets that only arrive may come from another device
 /// with the same key.
-fn unless_unproved(service: &ServiceFacts, e: &Evidence) -> Vec<Kind> {
+fn unless_unproved(service: &ServiceFacts, e: &Evidence) -> Vec<VerdictKind> {
     let tunnel = e.tunnel.as_ref().filter(|_| service.asked != Asked::Nothing);
     let doubtful = match tunnel {
         None => Vec::new(),
@@ -329,8 +335,8 @@ fn unless_unproved(service: &ServiceFacts, e: &Evidence) -> Vec<Kind> {
         Some(_) => unless_answered_directly(e),
     };
     match doubtful.is_empty() && !packets_may_be_lost(service, e) {
-        true => vec![Kind::ServiceHung],
-        false => doubtful.into_iter().chain([Kind::ServiceHung, Kind::PacketLoss]).collect(),
+        true => vec![VerdictKind::ServiceHung],
+        false => doubtful.into_iter().chain([VerdictKind::ServiceHung, VerdictKind::PacketLoss]).collect(),
     }
 }
 
@@ -341,21 +347,23 @@ fn packets_may_be_lost(service: &ServiceFacts, e: &Evidence) -> bool {
     needs_each && e.now.since(service.since) < ALL_LOST
 }
 
-fn unless_answered(tunnel: &TunnelFacts, service: &ServiceFacts, e: &Evidence) -> Vec<Kind> {
+fn unless_answered(tunnel: &TunnelFacts, service: &ServiceFacts, e: &Evidence) -> Vec<VerdictKind> {
     let since = |at: Option<Wall>| at.is_some_and(|at| at >= service.since);
     match () {
         () if since(tunnel.answered) && service.path != PathCheck::Silent => Vec::new(),
-        () if e.host.source == ATTEMPTS => vec![Kind::KeyRefused, Kind::OneWayLoss],
-        () if since(tunnel.last_packet) => vec![Kind::TunnelDown, Kind::OneWayLoss, Kind::ClonedKey],
-        () => all_of(e).into_iter().chain([Kind::OneWayLoss, Kind::ClonedKey]).collect(),
+        () if e.host.source == ATTEMPTS => vec![VerdictKind::KeyRefused, VerdictKind::OneWayLoss],
+        () if since(tunnel.last_packet) => {
+            vec![VerdictKind::TunnelDown, VerdictKind::OneWayLoss, VerdictKind::ClonedKey]
+        }
+        () => all_of(e).into_iter().chain([VerdictKind::OneWayLoss, VerdictKind::ClonedKey]).collect(),
     }
 }
 
 /// Adds path causes unless a direct reply excludes them. Proofs of life through the tunnel do not
 /// cover the host's Internet address.
-fn unless_answered_directly(e: &Evidence) -> Vec<Kind> {
+fn unless_answered_directly(e: &Evidence) -> Vec<VerdictKind> {
     match e.host.direct {
         DirectReply::Answered | DirectReply::Doubtful => Vec::new(),
-        DirectReply::NotAsked | DirectReply::Silent => vec![Kind::OneWayLoss, Kind::LineLost],
+        DirectReply::NotAsked | DirectReply::Silent => vec![VerdictKind::OneWayLoss, VerdictKind::LineLost],
     }
 }

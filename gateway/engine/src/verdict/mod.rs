@@ -160,7 +160,7 @@ pub struct ServiceFacts {
 
 /// The possible faults, the widest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub enum VerdictKind {
     Ok,
     /// No result yet.
     Pending,
@@ -190,60 +190,60 @@ pub enum Kind {
     Undetermined,
 }
 
-impl Kind {
-    pub const ALL: [Kind; 19] = [
-        Kind::Ok,
-        Kind::Pending,
-        Kind::GatewayUplinkLost,
-        Kind::ParentDown,
-        Kind::SiteUplinkLost,
-        Kind::LocalNetworkLost,
-        Kind::KeyRefused,
-        Kind::ClockWrong,
-        Kind::GatewayClockWrong,
-        Kind::TunnelDown,
-        Kind::OneWayLoss,
-        Kind::LineLost,
-        Kind::DeviceGone,
-        Kind::ClonedKey,
-        Kind::PathMtu,
-        Kind::ServiceHung,
-        Kind::ServiceProblem,
-        Kind::PacketLoss,
-        Kind::Undetermined,
+impl VerdictKind {
+    pub const ALL: [VerdictKind; 19] = [
+        VerdictKind::Ok,
+        VerdictKind::Pending,
+        VerdictKind::GatewayUplinkLost,
+        VerdictKind::ParentDown,
+        VerdictKind::SiteUplinkLost,
+        VerdictKind::LocalNetworkLost,
+        VerdictKind::KeyRefused,
+        VerdictKind::ClockWrong,
+        VerdictKind::GatewayClockWrong,
+        VerdictKind::TunnelDown,
+        VerdictKind::OneWayLoss,
+        VerdictKind::LineLost,
+        VerdictKind::DeviceGone,
+        VerdictKind::ClonedKey,
+        VerdictKind::PathMtu,
+        VerdictKind::ServiceHung,
+        VerdictKind::ServiceProblem,
+        VerdictKind::PacketLoss,
+        VerdictKind::Undetermined,
     ];
 
     /// The name in the API.
     pub const fn name(self) -> &'static str {
         match self {
-            Kind::Ok => "ok",
-            Kind::Pending => "pending",
-            Kind::GatewayUplinkLost => "gateway_uplink_lost",
-            Kind::ParentDown => "parent_down",
-            Kind::SiteUplinkLost => "site_uplink_lost",
-            Kind::LocalNetworkLost => "local_network_lost",
-            Kind::KeyRefused => "key_refused",
-            Kind::ClockWrong => "clock_wrong",
-            Kind::GatewayClockWrong => "gateway_clock_wrong",
-            Kind::TunnelDown => "tunnel_down",
-            Kind::OneWayLoss => "one_way_loss",
-            Kind::LineLost => "line_lost",
-            Kind::DeviceGone => "device_gone",
-            Kind::ClonedKey => "probable_cloned_key",
-            Kind::PathMtu => "path_mtu",
-            Kind::ServiceHung => "service_hung",
-            Kind::ServiceProblem => "service_problem",
-            Kind::PacketLoss => "packet_loss",
-            Kind::Undetermined => "undetermined",
+            VerdictKind::Ok => "ok",
+            VerdictKind::Pending => "pending",
+            VerdictKind::GatewayUplinkLost => "gateway_uplink_lost",
+            VerdictKind::ParentDown => "parent_down",
+            VerdictKind::SiteUplinkLost => "site_uplink_lost",
+            VerdictKind::LocalNetworkLost => "local_network_lost",
+            VerdictKind::KeyRefused => "key_refused",
+            VerdictKind::ClockWrong => "clock_wrong",
+            VerdictKind::GatewayClockWrong => "gateway_clock_wrong",
+            VerdictKind::TunnelDown => "tunnel_down",
+            VerdictKind::OneWayLoss => "one_way_loss",
+            VerdictKind::LineLost => "line_lost",
+            VerdictKind::DeviceGone => "device_gone",
+            VerdictKind::ClonedKey => "probable_cloned_key",
+            VerdictKind::PathMtu => "path_mtu",
+            VerdictKind::ServiceHung => "service_hung",
+            VerdictKind::ServiceProblem => "service_problem",
+            VerdictKind::PacketLoss => "packet_loss",
+            VerdictKind::Undetermined => "undetermined",
         }
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    pub kind: Kind,
+    pub kind: VerdictKind,
     /// For an undetermined verdict: all causes that the available paths cannot tell apart.
-    pub candidates: Vec<Kind>,
+    pub candidates: Vec<VerdictKind>,
     pub text: String,
     /// The evidence for the verdict, a line each.
     pub evidence: Vec<String>,
@@ -251,7 +251,7 @@ pub struct Verdict {
 
 /// One fault and its possible causes. A single kind is a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Finding(Vec<Kind>);
+struct Finding(Vec<VerdictKind>);
 
 pub fn judge(e: &Evidence) -> Verdict {
     let e = &*e.until_now();
@@ -269,11 +269,11 @@ fn foremost(findings: &[Finding]) -> Option<&Finding> {
     findings.iter().min_by_key(|finding| (finding.0.len() != 1, finding.0.first().copied()))
 }
 
-fn named(finding: Option<&Finding>) -> (Kind, Vec<Kind>) {
+fn named(finding: Option<&Finding>) -> (VerdictKind, Vec<VerdictKind>) {
     match finding.map(|finding| finding.0.as_slice()) {
-        None => (Kind::Ok, Vec::new()),
+        None => (VerdictKind::Ok, Vec::new()),
         Some([kind]) => (*kind, Vec::new()),
-        Some(several) => (Kind::Undetermined, several.to_vec()),
+        Some(several) => (VerdictKind::Undetermined, several.to_vec()),
     }
 }
 
@@ -457,11 +457,11 @@ impl ServiceFacts {
     }
 
     fn is_hung_in_itself(&self, e: &Evidence) -> bool {
-        self.is_hung() && causes::of_hung(self, e) == [Kind::ServiceHung]
+        self.is_hung() && causes::of_hung(self, e) == [VerdictKind::ServiceHung]
     }
 
     fn is_stalled_by_its_path(&self, e: &Evidence) -> bool {
-        self.is_hung() && causes::of_hung(self, e) == [Kind::PathMtu]
+        self.is_hung() && causes::of_hung(self, e) == [VerdictKind::PathMtu]
     }
 
     fn reports(&self) -> bool {

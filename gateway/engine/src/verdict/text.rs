@@ -2,7 +2,7 @@
 
 use fleetgate_probes::sample::Status;
 
-use super::{Carriage, Clocks, Evidence, Finding, Kind, Others, ServiceFacts};
+use super::{Carriage, Clocks, Evidence, Finding, Others, ServiceFacts, VerdictKind};
 use crate::calendar::moment;
 use crate::messages::{DirectReply, HostStatus, PathCheck, Refusal};
 use crate::time::{Wall, age};
@@ -10,9 +10,9 @@ use crate::time::{Wall, age};
 /// Services named in one sentence. The complete list is next to it.
 const MAX_NAMED: usize = 3;
 
-pub fn text(kind: Kind, candidates: &[Kind], rest: &[&Finding], e: &Evidence) -> String {
+pub fn text(kind: VerdictKind, candidates: &[VerdictKind], rest: &[&Finding], e: &Evidence) -> String {
     let main = match kind {
-        Kind::Undetermined => format!("undetermined: {}", either(candidates, e)),
+        VerdictKind::Undetermined => format!("undetermined: {}", either(candidates, e)),
         kind => claim(kind, e),
     };
     rest.iter().fold(main, |text, finding| match finding.0.as_slice() {
@@ -22,7 +22,7 @@ pub fn text(kind: Kind, candidates: &[Kind], rest: &[&Finding], e: &Evidence) ->
 }
 
 /// `a, b or c`.
-fn either(kinds: &[Kind], e: &Evidence) -> String {
+fn either(kinds: &[VerdictKind], e: &Evidence) -> String {
     let words: Vec<String> = kinds.iter().map(|kind| candidate(*kind, e)).collect();
     match words.as_slice() {
         [all @ .., last] if !all.is_empty() => format!("{} or {last}", all.join(", ")),
@@ -30,30 +30,30 @@ fn either(kinds: &[Kind], e: &Evidence) -> String {
     }
 }
 
-fn claim(kind: Kind, e: &Evidence) -> String {
+fn claim(kind: VerdictKind, e: &Evidence) -> String {
     match kind {
-        Kind::Ok if e.host.asleep => "asleep, as expected".to_owned(),
-        Kind::Ok => "ok".to_owned(),
-        Kind::Pending => "no result yet".to_owned(),
-        Kind::TunnelDown if e.host.direct == DirectReply::Answered => {
+        VerdictKind::Ok if e.host.asleep => "asleep, as expected".to_owned(),
+        VerdictKind::Ok => "ok".to_owned(),
+        VerdictKind::Pending => "no result yet".to_owned(),
+        VerdictKind::TunnelDown if e.host.direct == DirectReply::Answered => {
             "tunnel down, the device answers at its Internet address".to_owned()
         }
-        Kind::ClockWrong => format!("clock wrong: {}", clock(e)),
-        Kind::KeyRefused => format!("key refused: {}", key(e)),
-        Kind::ClonedKey => {
+        VerdictKind::ClockWrong => format!("clock wrong: {}", clock(e)),
+        VerdictKind::KeyRefused => format!("key refused: {}", key(e)),
+        VerdictKind::ClonedKey => {
             "probably a cloned key: its packets alternate between several addresses".to_owned()
         }
-        Kind::ServiceHung => {
+        VerdictKind::ServiceHung => {
             format!("service hung: {}", named(&e.services_that(|s| s.is_hung_in_itself(e))))
         }
-        Kind::PathMtu => format!(
+        VerdictKind::PathMtu => format!(
             "the path drops large packets, small ones pass: {}",
             named(&e.services_that(|s| s.is_stalled_by_its_path(e)))
         ),
-        Kind::ServiceProblem if e.is_over_limit() => {
+        VerdictKind::ServiceProblem if e.is_over_limit() => {
             "the host answers, but its check crossed a limit".to_owned()
         }
-        Kind::ServiceProblem => {
+        VerdictKind::ServiceProblem => {
             let services = e.services_that(ServiceFacts::reports);
             let s = if services.len() == 1 { "" } else { "s" };
             format!("service problem{s}: {}", named(&services))
@@ -62,29 +62,29 @@ fn claim(kind: Kind, e: &Evidence) -> String {
     }
 }
 
-fn candidate(kind: Kind, e: &Evidence) -> String {
+fn candidate(kind: VerdictKind, e: &Evidence) -> String {
     let site = e.site.as_ref().map_or_else(|| "its site".to_owned(), |site| site.name.to_string());
     match kind {
-        Kind::GatewayUplinkLost => "gateway uplink lost".to_owned(),
-        Kind::ParentDown => match &e.behind {
+        VerdictKind::GatewayUplinkLost => "gateway uplink lost".to_owned(),
+        VerdictKind::ParentDown => match &e.behind {
             Some(behind) => format!("parent {} does not answer", behind.device),
             None => "its parent does not answer".to_owned(),
         },
-        Kind::SiteUplinkLost => format!("uplink of {site} lost"),
-        Kind::LocalNetworkLost => "network behind the device lost".to_owned(),
-        Kind::KeyRefused => "key refused".to_owned(),
-        Kind::ClockWrong => "clock wrong".to_owned(),
-        Kind::GatewayClockWrong => "gateway clock wrong".to_owned(),
-        Kind::TunnelDown => "only its tunnel down".to_owned(),
-        Kind::OneWayLoss => "packets lost in one direction".to_owned(),
-        Kind::LineLost => "its own line lost".to_owned(),
-        Kind::DeviceGone => "device gone".to_owned(),
-        Kind::ClonedKey => "a cloned key".to_owned(),
-        Kind::PathMtu => "a path that drops large packets".to_owned(),
-        Kind::ServiceHung => "a service that hangs".to_owned(),
-        Kind::ServiceProblem => "a service problem".to_owned(),
-        Kind::PacketLoss => "single packets lost".to_owned(),
-        Kind::Ok | Kind::Pending | Kind::Undetermined => kind.name().to_owned(),
+        VerdictKind::SiteUplinkLost => format!("uplink of {site} lost"),
+        VerdictKind::LocalNetworkLost => "network behind the device lost".to_owned(),
+        VerdictKind::KeyRefused => "key refused".to_owned(),
+        VerdictKind::ClockWrong => "clock wrong".to_owned(),
+        VerdictKind::GatewayClockWrong => "gateway clock wrong".to_owned(),
+        VerdictKind::TunnelDown => "only its tunnel down".to_owned(),
+        VerdictKind::OneWayLoss => "packets lost in one direction".to_owned(),
+        VerdictKind::LineLost => "its own line lost".to_owned(),
+        VerdictKind::DeviceGone => "device gone".to_owned(),
+        VerdictKind::ClonedKey => "a cloned key".to_owned(),
+        VerdictKind::PathMtu => "a path that drops large packets".to_owned(),
+        VerdictKind::ServiceHung => "a service that hangs".to_owned(),
+        VerdictKind::ServiceProblem => "a service problem".to_owned(),
+        VerdictKind::PacketLoss => "single packets lost".to_owned(),
+        VerdictKind::Ok | VerdictKind::Pending | VerdictKind::Undetermined => kind.name().to_owned(),
     }
 }
 

@@ -29,7 +29,7 @@ use utoipa_axum::routes;
 
 use super::request::auth::Principal;
 use super::request::extract::{Path, Query};
-use super::request::ids::{self, Kind};
+use super::request::ids::{self, IdKind};
 use super::request::transaction::ApiTx;
 use super::response::problem::Problem;
 use super::{AppState, hosts};
@@ -80,7 +80,7 @@ async fn connect(
     if port == 0 {
         return Err(Problem::bad_request("bad_query", "port: a number from 1 to 65535 is expected"));
     }
-    let host = hosts::load(&mut *app.store.reader().await?, Kind::Host.named(&host)).await?;
+    let host = hosts::load(&mut *app.store.reader().await?, IdKind::Host.named(&host)).await?;
     let right = Right::of(&app, &who, (host.id, &host.name), port).await?;
     let place = enter(&app, &who, &right, &host.name)?;
     let to = right.target.address;
@@ -230,7 +230,7 @@ impl Session {
 
     fn data(&self) -> Value {
         let to = self.right.target.address;
-        json!({ "id": Kind::Stream.text(self.id), "address": to.ip().to_string(), "port": to.port() })
+        json!({ "id": IdKind::Stream.text(self.id), "address": to.ip().to_string(), "port": to.port() })
     }
 
     async fn record(&self, kind: &str, cause: &str, data: Value) -> Result<(), Problem> {

@@ -159,7 +159,7 @@ mod tests {
     use super::*;
     use crate::api::hosts;
     use crate::api::request::auth::Role;
-    use crate::api::request::ids::Kind;
+    use crate::api::request::ids::IdKind;
     use crate::api::request::permission::{Area, Rule};
     use crate::api::tests::connect::Site;
 
@@ -173,7 +173,7 @@ mod tests {
         permission::admit(app, &mut parts, Rule::Least(Area::Access, Role::Operator)).await.unwrap();
         let who = parts.extensions.get::<Principal>().unwrap().clone();
         let mut conn = app.store.reader().await.unwrap();
-        let host = hosts::load(&mut conn, Kind::Host.named("cam-07")).await.unwrap();
+        let host = hosts::load(&mut conn, IdKind::Host.named("cam-07")).await.unwrap();
         drop(conn);
         let right = Right::of(app, &who, (host.id, "cam-07"), 80).await.unwrap();
         // It is withdrawn while the way to the host is made.

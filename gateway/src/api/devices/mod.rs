@@ -21,7 +21,7 @@ use super::hosts::dependents::{Consequences, Removal};
 use super::request::auth::{Principal, Role};
 use super::request::extract::{Body, Path, Query};
 use super::request::idempotency::Disclosed;
-use super::request::ids::{self, Kind, Named};
+use super::request::ids::{self, IdKind, Named};
 use super::request::managed_by::Manager;
 use super::request::parse;
 use super::request::query::WithLabels;
@@ -35,7 +35,7 @@ use crate::outbound::Purpose;
 use crate::store::addresses::NoAddress;
 use crate::store::devices::{self, Dependent, KeyOwner, NewKey, NotMade, Pin};
 use crate::store::events::Object;
-use crate::store::removals::Kind as Removable;
+use crate::store::removals::Removable;
 use crate::store::snapshot::psk_place;
 use crate::store::{SqliteConnection, grants as stored_grants, host_settings, managed, peer_state};
 
@@ -119,7 +119,7 @@ async fn create(
     responses((status = 200, body = Device)))]
 async fn show(State(app): State<AppState>, Path(device): Path<String>) -> Result<Tagged<Device>, Problem> {
     let mut conn = app.store.reader().await?;
-    tagged(load(&mut conn, Kind::Host.named(&device)).await?)
+    tagged(load(&mut conn, IdKind::Host.named(&device)).await?)
 }
 
 /// Changes a device.
@@ -138,7 +138,7 @@ async fn change(
 ) -> Result<Tagged<Device>, Problem> {
     permitted(&app, change.direct_address.as_ref().and_then(Option::as_deref)).await?;
     let mut write = ApiTx::begin(&app, &who).await?;
-    let before = load(write.tx(), Kind::Host.named(&device)).await?;
+    let before = load(write.tx(), IdKind::Host.named(&device)).await?;
     if_match.check(before.version)?;
     let settings = changed(&app, &before, change)?;
     profiles::must_exist(write.tx(), &settings.profile).await?;
@@ -211,7 +211,7 @@ async fn remove(
     if_match: IfMatch,
 ) -> Result<StatusCode, Problem> {
     let mut write = ApiTx::begin(&app, &who).await?;
-    let gone = load(write.tx(), Kind::Host.named(&device)).await?;
+    let gone = load(write.tx(), IdKind::Host.named(&device)).await?;
     if_match.check(gone.version)?;
     let now = write.now;
     rentals::none_of_device(&mut write, gone.id, &gone.settings.name).await?;
@@ -273,7 +273,7 @@ async fn reissue(
 ) -> Result<Disclosed<DeviceWithCredentials>, Problem> {
     let given = Given::parse(&app, new.public_key.as_deref())?;
     let mut write = ApiTx::begin(&app, &who).await?;
-    let before = load(write.tx(), Kind::Host.named(&device)).await?;
+    let before = load(write.tx(), IdKind::Host.named(&device)).await?;
     rentals::may_be_rekeyed(&mut write, &before, new.force).await?;
     let peer = (before.id, before.settings.mtu);
     let credentials = issue(&app, &mut write, peer, given, &who).await?;
@@ -308,7 +308,7 @@ async fn trust(
 ) -> Result<Tagged<Device>, Problem> {
     let fingerprint = parse::host_key(&trust.host_key).map_err(|e| Problem::invalid("host_key", e))?;
     let mut write = ApiTx::begin(&app, &who).await?;
-    let before = load(write.tx(), Kind::Host.named(&device)).await?;
+    let before = load(write.tx(), IdKind::Host.named(&device)).await?;
     let previous = before.settings.ssh.pin.as_ref().map(|p| p.fingerprint.clone());
     let mut settings = before.settings;
     let data = json!({ "fingerprint": fingerprint, "previous": previous });
@@ -331,7 +331,7 @@ async fn reset_clock(
     Path(device): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let mut write = ApiTx::begin(&app, &who).await?;
-    let device = load(write.tx(), Kind::Host.named(&device)).await?;
+    let device = load(write.tx(), IdKind::Host.named(&device)).await?;
     if device.tunnel.is_none() {
         return Err(no_tunnel());
     }
@@ -476,7 +476,7 @@ pub(super) fn to_api(device: &devices::Device) -> Device {
     let settings = &device.settings;
     let pin = settings.ssh.pin.as_ref();
     Device {
-        id: Kind::Host.text(device.id),
+        id: IdKind::Host.text(device.id),
         name: settings.name.clone(),
         labels: settings.labels.clone(),
         profile: not_empty(&settings.profile),

@@ -23,7 +23,7 @@ use super::AppState;
 use super::hosts::{self, load_spec};
 use super::request::auth::Principal;
 use super::request::extract::{Body, Path, Query};
-use super::request::ids::{self, Kind};
+use super::request::ids::{self, IdKind};
 use super::request::managed_by::Manager;
 use super::request::merge_patch;
 use super::request::parse::{self, Fields};
@@ -71,7 +71,7 @@ async fn plan_for_host(
     Body(new): Body<NewDowntime>,
 ) -> Result<(StatusCode, Tagged<Downtime>), Problem> {
     let mut conn = app.store.reader().await?;
-    let spec = load_spec(&app, &mut conn, Kind::Host.named(&host)).await?;
+    let spec = load_spec(&app, &mut conn, IdKind::Host.named(&host)).await?;
     drop(conn);
     let service = new.service.clone();
     if let Some(unknown) = service.as_ref().filter(|name| !spec.services.iter().any(|s| s.name == **name)) {
@@ -96,7 +96,7 @@ async fn plan_for_service(
     Body(new): Body<NewDowntime>,
 ) -> Result<(StatusCode, Tagged<Downtime>), Problem> {
     let mut conn = app.store.reader().await?;
-    let spec = load_spec(&app, &mut conn, Kind::Host.named(&host)).await?;
+    let spec = load_spec(&app, &mut conn, IdKind::Host.named(&host)).await?;
     drop(conn);
     if !spec.services.iter().any(|s| s.name == service) {
         return Err(unknown_service(&Definition::from(&spec), &service));
@@ -334,7 +334,7 @@ async fn list(
     let (all, now) = (wanted.all.unwrap_or(false), crate::clock::wall());
     let (from, to) = ids::parse_times(wanted.from.as_deref(), wanted.to.as_deref())?;
     let mut conn = app.store.reader().await?;
-    let host = match wanted.host.as_deref().map(|text| Kind::Host.named(text)) {
+    let host = match wanted.host.as_deref().map(|text| IdKind::Host.named(text)) {
         Some(named) => Some(hosts::load(&mut conn, named).await?.id),
         None => None,
     };
@@ -352,8 +352,8 @@ async fn show(
     Path(downtime): Path<String>,
 ) -> Result<Tagged<Downtime>, Problem> {
     let mut conn = app.store.reader().await?;
-    let found = stored::find(&mut conn, Kind::Downtime.parse(&downtime)?).await?;
-    let found = found.ok_or_else(|| Kind::Downtime.unknown(&downtime))?;
+    let found = stored::find(&mut conn, IdKind::Downtime.parse(&downtime)?).await?;
+    let found = found.ok_or_else(|| IdKind::Downtime.unknown(&downtime))?;
     Ok(Tagged { version: found.version, value: shown(&found, crate::clock::wall()) })
 }
 
@@ -371,10 +371,10 @@ async fn change(
     if_match: IfMatch,
     Body(change): Body<DowntimeChange>,
 ) -> Result<Tagged<Downtime>, Problem> {
-    let id = Kind::Downtime.parse(&downtime)?;
+    let id = IdKind::Downtime.parse(&downtime)?;
     let mut write = ApiTx::begin(&app, &who).await?;
     let (by, now) = (write.by.clone(), write.now);
-    let before = stored::find(write.tx(), id).await?.ok_or_else(|| Kind::Downtime.unknown(&downtime))?;
+    let before = stored::find(write.tx(), id).await?.ok_or_else(|| IdKind::Downtime.unknown(&downtime))?;
     if_match.check(before.version)?;
     if before.cancelled_at.is_some() || is_over(&before, now) {
         return Err(Problem::conflict("downtime_over", format!("{downtime} is over: plan another one")));
@@ -490,9 +490,9 @@ async fn cancel(
     Path(downtime): Path<String>,
     if_match: IfMatch,
 ) -> Result<StatusCode, Problem> {
-    let id = Kind::Downtime.parse(&downtime)?;
+    let id = IdKind::Downtime.parse(&downtime)?;
     let mut write = ApiTx::begin(&app, &who).await?;
-    let found = stored::find(write.tx(), id).await?.ok_or_else(|| Kind::Downtime.unknown(&downtime))?;
+    let found = stored::find(write.tx(), id).await?.ok_or_else(|| IdKind::Downtime.unknown(&downtime))?;
     if_match.check(found.version)?;
     let (by, now) = (write.by.clone(), write.now);
     if !stored::cancel(write.tx(), id, manager.writer(&by), now).await? {
@@ -511,11 +511,11 @@ fn shown(downtime: &stored::Downtime, now: Wall) -> Downtime {
         When::Once { .. } => None,
     };
     let (host, labels) = match &plan.scope.hosts {
-        HostScope::One(host) => (Some(Kind::Host.text(*host)), None),
+        HostScope::One(host) => (Some(IdKind::Host.text(*host)), None),
         HostScope::Labels(labels) => (None, Some(labels.clone())),
     };
     Downtime {
-        id: Kind::Downtime.text(plan.id),
+        id: IdKind::Downtime.text(plan.id),
         host,
         host_name: downtime.host_name.clone(),
         labels,

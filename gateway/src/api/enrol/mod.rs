@@ -28,7 +28,7 @@ use super::devices::load;
 use super::enrolments::admit_device::{self, AdmittedDevice};
 use super::request::client::Source;
 use super::request::extract::{Body, Path};
-use super::request::ids::{self, Kind, Named};
+use super::request::ids::{self, IdKind, Named};
 use super::request::parse::{self, Fields};
 use super::request::transaction::ApiTx;
 use super::response::problem::Problem;
@@ -210,7 +210,7 @@ async fn admit(
     let candidate = Candidate::parse(app, request)?;
     let mut write = ApiTx::begin(app, &ANONYMOUS).await?;
     let token = verified(write.tx(), &candidate.token).await?;
-    write.by = format!("token:{}", Kind::Token.text(token.id));
+    write.by = format!("token:{}", IdKind::Token.text(token.id));
     (attempt.by, attempt.about) = (write.by.clone(), (Object::Token, token.id));
     let now = write.now;
     enrolments::expire(write.tx(), now).await?.into_iter().for_each(|id| write.enrolment(id));
@@ -398,7 +398,7 @@ async fn own_enrolment(
             "the polling secret is expected as `Authorization: Bearer ...`",
         )
     })?;
-    let found = enrolments::by_id(conn, Kind::Enrolment.parse(text)?).await?;
+    let found = enrolments::by_id(conn, IdKind::Enrolment.parse(text)?).await?;
     let hash = Sha256::digest(secret);
     let own = found.filter(|e| bool::from(e.poll_hash.as_slice().ct_eq(hash.as_slice())));
     let own = own.ok_or_else(|| unknown(text))?;
@@ -407,7 +407,7 @@ async fn own_enrolment(
 }
 
 fn unknown(text: &str) -> Problem {
-    Kind::Enrolment.unknown(text).into()
+    IdKind::Enrolment.unknown(text).into()
 }
 
 fn wants_lines(headers: &HeaderMap) -> bool {

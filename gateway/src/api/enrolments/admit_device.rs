@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::api::devices::{load, refusal, wireguard_conf};
 use crate::api::enrol::{Connection, EnrolAnswer};
-use crate::api::request::ids::{self, Kind, Named};
+use crate::api::request::ids::{self, IdKind, Named};
 use crate::api::request::transaction::ApiTx;
 use crate::api::response::problem::Problem;
 use crate::api::{AppState, gateway, profiles};
@@ -61,7 +61,7 @@ pub async fn let_in(
     devices::set_key(write.tx(), (device, devices::DEVICE), new, pools, now)
         .await
         .map_err(|e| refusal(e, None))?;
-    let mut data = json!({ "token": Kind::Token.text(token.id), "public_key": key.to_string() });
+    let mut data = json!({ "token": IdKind::Token.text(token.id), "public_key": key.to_string() });
     if kind == "device.created" {
         (data["name"], data["tunnel"]) = (json!(name), json!(true));
     }
@@ -129,7 +129,7 @@ pub async fn answer(
         _ => None,
     };
     Ok(EnrolAnswer {
-        id: Kind::Enrolment.text(enrolment.id),
+        id: IdKind::Enrolment.text(enrolment.id),
         state: enrolment.state.to_string(),
         name: enrolment.name.clone(),
         reason: enrolment.reason.clone(),

@@ -14,7 +14,7 @@ use super::AppState;
 use super::devices::load as load_device;
 use super::request::auth::Principal;
 use super::request::extract::{Body, Path, Query};
-use super::request::ids::{self, Kind, Named};
+use super::request::ids::{self, IdKind, Named};
 use super::request::parse::{self, Fields};
 use super::request::transaction::ApiTx;
 use super::response::page::Paging;
@@ -209,31 +209,31 @@ async fn decide(
     if !enrolments::decide(write.tx(), waiting.id, decision).await? {
         return Err(Problem::conflict("decided_already", "this enrolment was decided meanwhile"));
     }
-    let data = json!({ "name": decision.name, "device": decision.host.map(|h| Kind::Host.text(h)) });
+    let data = json!({ "name": decision.name, "device": decision.host.map(|h| IdKind::Host.text(h)) });
     let cause = if decision.reason.is_empty() { "decided by a person" } else { decision.reason };
     write.event(kind, (Object::Enrolment, waiting.id), cause, data).await?;
     write.enrolment(waiting.id);
     write.commit().await?;
     let mut conn = app.store.reader().await?;
-    Ok(Json(to_api(&load(&mut conn, &Kind::Enrolment.text(waiting.id)).await?)))
+    Ok(Json(to_api(&load(&mut conn, &IdKind::Enrolment.text(waiting.id)).await?)))
 }
 
 async fn load(conn: &mut SqliteConnection, text: &str) -> Result<enrolments::Enrolment, Problem> {
-    let found = enrolments::by_id(conn, Kind::Enrolment.parse(text)?).await?;
-    found.ok_or_else(|| Kind::Enrolment.unknown(text).into())
+    let found = enrolments::by_id(conn, IdKind::Enrolment.parse(text)?).await?;
+    found.ok_or_else(|| IdKind::Enrolment.unknown(text).into())
 }
 
 fn to_api(enrolment: &enrolments::Enrolment) -> Enrolment {
     Enrolment {
-        id: Kind::Enrolment.text(enrolment.id),
+        id: IdKind::Enrolment.text(enrolment.id),
         state: enrolment.state.to_string(),
         name: enrolment.name.clone(),
         public_key: enrolment.public_key.clone(),
         ssh_host_key: enrolment.ssh_host_key.clone(),
-        token: Kind::Token.text(enrolment.token),
+        token: IdKind::Token.text(enrolment.token),
         token_label: enrolment.token_label.clone(),
-        replaces: enrolment.replaces.map(|d| Kind::Host.text(d)),
-        device: enrolment.host.map(|h| Kind::Host.text(h)),
+        replaces: enrolment.replaces.map(|d| IdKind::Host.text(d)),
+        device: enrolment.host.map(|h| IdKind::Host.text(h)),
         remote_address: enrolment.remote_address.clone(),
         reason: enrolment.reason.clone(),
         created_at: ids::time(enrolment.created_at),

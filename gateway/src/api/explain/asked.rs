@@ -5,7 +5,7 @@ use fleetgate_engine::messages::{ExplainSource, ExplainTarget, GrantProtocol};
 
 use super::words::whom_of;
 use crate::api::request::auth::Principal;
-use crate::api::request::ids::Kind;
+use crate::api::request::ids::IdKind;
 use crate::api::response::problem::Problem;
 use crate::api::{AppState, grants, hosts, operators, users};
 use crate::health::restore_problem;
@@ -42,7 +42,7 @@ impl Target {
     pub fn name(&self) -> String {
         match self {
             Target::Host(_, name) => name.clone(),
-            Target::Rental(rental) => format!("the rental {}", Kind::Rental.text(rental.id)),
+            Target::Rental(rental) => format!("the rental {}", IdKind::Rental.text(rental.id)),
         }
     }
 
@@ -59,7 +59,7 @@ impl Target {
 /// alone: other customers may use it too.
 pub async fn target(app: &AppState, text: &str, asker: &Asked) -> Result<Target, Problem> {
     let mut conn = app.store.reader().await?;
-    let id = Kind::Rental.parse(text).ok();
+    let id = IdKind::Rental.parse(text).ok();
     let rental = match (id, text.parse(), asker.owner) {
         (Some(id), _, _) => rentals::find(&mut conn, id).await?,
         (None, Ok(address), _) => aliases::find(&mut conn, address).await?,
@@ -71,9 +71,10 @@ pub async fn target(app: &AppState, text: &str, asker: &Asked) -> Result<Target,
     };
     match (rental, id) {
         (Some(rental), _) => Ok(Target::Rental(Box::new(rental))),
-        (None, Some(_)) => Err(Problem::invalid("to", Kind::Rental.unknown(text).0)),
+        (None, Some(_)) => Err(Problem::invalid("to", IdKind::Rental.unknown(text).0)),
         (None, None) => {
-            let host = hosts::load(&mut conn, Kind::Host.named(text)).await.map_err(|e| e.in_field("to"))?;
+            let host =
+                hosts::load(&mut conn, IdKind::Host.named(text)).await.map_err(|e| e.in_field("to"))?;
             Ok(Target::Host(host.id, host.name))
         }
     }
@@ -120,7 +121,7 @@ pub async fn asked_about(app: &AppState, text: &str) -> Result<Asked, Problem> {
         Err(problem) if problem.status().is_server_error() => return Err(problem),
         Err(_) => {}
     }
-    match operators::load(&mut conn, Kind::Operator.named(text)).await {
+    match operators::load(&mut conn, IdKind::Operator.named(text)).await {
         Ok(peer) => {
             let user = access::user_by_id(&mut conn, peer.user).await?;
             let no_source = user.and_then(|user| reaches_nothing(&user));
@@ -131,9 +132,11 @@ pub async fn asked_about(app: &AppState, text: &str) -> Result<Asked, Problem> {
         Err(problem) if problem.status().is_server_error() => return Err(problem),
         Err(_) => {}
     }
-    match renters::named(&mut conn, &Kind::Renter.named(text)).await?.as_slice() {
+    match renters::named(&mut conn, &IdKind::Renter.named(text)).await?.as_slice() {
         [renter] => Ok(of_renter(renter)),
-        [] if Kind::Renter.parse(text).is_ok() => Err(Problem::invalid("from", Kind::Renter.unknown(text).0)),
+        [] if IdKind::Renter.parse(text).is_ok() => {
+            Err(Problem::invalid("from", IdKind::Renter.unknown(text).0))
+        }
         [] => Err(grants::no_source(&mut conn, "from", text).await),
         _ => {
             let detail = format!("renters of several customers are called {text}: use the id (GET /renters)");
@@ -155,7 +158,7 @@ fn of_renter(renter: &Renter) -> Asked {
         sources: vec![ExplainSource::Peer(renter.id)],
         no_source: None,
         owner: Owner::Renter(renter.id, renter.customer),
-        name: Kind::Renter.text(renter.id),
+        name: IdKind::Renter.text(renter.id),
         whom: String::new(),
     }
 }

@@ -8,7 +8,7 @@ use fleetgate_engine::time::Wall;
 
 use super::words;
 use crate::api::rentals::access_in_words;
-use crate::api::request::ids::{self, Kind};
+use crate::api::request::ids::{self, IdKind};
 use crate::store::rentals::Rental;
 
 /// A question in which a renter or a rental takes part.
@@ -94,7 +94,7 @@ impl Renting<'_> {
         rental: &Rental,
     ) -> Verdict {
         if !rental.admits(renter, customer) {
-            let of = Kind::Customer.text(rental.customer);
+            let of = IdKind::Customer.text(rental.customer);
             return no_grant(format!("the rental of the customer {of} does not admit this renter"));
         }
         let Some((from, until)) = rental.life.access() else {

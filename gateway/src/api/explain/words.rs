@@ -5,7 +5,7 @@ use fleetgate_engine::time::Wall;
 
 use super::rentals::{Renting, Verdict};
 use super::types::Explanation;
-use crate::api::request::ids::{self, Kind};
+use crate::api::request::ids::{self, IdKind};
 use crate::store::grants::protocol_name;
 
 /// Returns the option of `fleetgate grant add` for the grants of a user.
@@ -63,7 +63,7 @@ pub fn denial(found: &PolicyDecision, wanted: &RequestedAccess<'_>) -> String {
 
 /// Says what is missing, short enough for the end of a WebSocket.
 pub fn missing(found: &PolicyDecision) -> String {
-    let id = |window: &GrantWindow| Kind::Grant.text(window.grant);
+    let id = |window: &GrantWindow| IdKind::Grant.text(window.grant);
     let at = |at: Option<Wall>| at.map(ids::time).unwrap_or_default();
     match found {
         PolicyDecision::Permitted(of) => format!("the grant {} permits it", id(of)),
@@ -122,7 +122,7 @@ const fn window(found: &PolicyDecision) -> Option<&GrantWindow> {
 fn text(found: &PolicyDecision, words: &Words<'_>) -> String {
     let Words { from, wanted, no_source, .. } = words;
     let (to, what) = (wanted.host, wanted.what());
-    let id = |window: &GrantWindow| Kind::Grant.text(window.grant);
+    let id = |window: &GrantWindow| IdKind::Grant.text(window.grant);
     match found {
         PolicyDecision::Permitted(of) => {
             let ends = of.until.map(|at| format!(", until {}", ids::time(at))).unwrap_or_default();
@@ -145,7 +145,7 @@ pub fn to_api(found: &PolicyDecision, words: &Words<'_>, at: Wall) -> Explanatio
         permitted: matches!(found, PolicyDecision::Permitted(_)),
         result: result.to_owned(),
         text: text(found, words),
-        grant: window.map(|of| Kind::Grant.text(of.grant)),
+        grant: window.map(|of| IdKind::Grant.text(of.grant)),
         rental: None,
         from: window.and_then(|of| ids::time_if_known(of.from)),
         until: window.and_then(|of| ids::time_if_known(of.until)),
@@ -173,7 +173,7 @@ fn of_rental(renting: &Renting<'_>, found: &PolicyDecision, words: &Words<'_>, a
         result: result.to_owned(),
         text,
         grant: None,
-        rental: decides.map(|rental| Kind::Rental.text(rental.id)),
+        rental: decides.map(|rental| IdKind::Rental.text(rental.id)),
         from: window.map(|(from, _)| ids::time(from)),
         until: window.map(|(_, until)| ids::time(until)),
         at: ids::time(at),

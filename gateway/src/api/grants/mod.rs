@@ -19,7 +19,7 @@ use super::hosts;
 use super::operators;
 use super::request::auth::{Principal, Role};
 use super::request::extract::{Body, Path, Query};
-use super::request::ids::{self, Kind, Named};
+use super::request::ids::{self, IdKind, Named};
 use super::request::managed_by::Manager;
 use super::request::transaction::ApiTx;
 use super::request::validation::{self, Validation};
@@ -31,7 +31,7 @@ use super::users;
 use crate::store::events::Object;
 use crate::store::managed::Managed;
 use crate::store::operators::Operator;
-use crate::store::removals::Kind as Removable;
+use crate::store::removals::Removable;
 use crate::store::rentals::renters;
 use crate::store::{SqliteConnection, grants as stored, host_settings};
 use parse::{Draft, SourceName, TargetName};
@@ -70,7 +70,7 @@ async fn list(
     let now = crate::clock::wall();
     let mut conn = app.store.reader().await?;
     let host = match &wanted.host {
-        Some(host) => Some(hosts::load(&mut conn, Kind::Host.named(host)).await?.id),
+        Some(host) => Some(hosts::load(&mut conn, IdKind::Host.named(host)).await?.id),
         None => None,
     };
     let (all, manager) = (wanted.all.unwrap_or(false), wanted.managed_by.as_deref());
@@ -259,11 +259,11 @@ async fn note(write: &mut ApiTx<'_>, kind: &str, grant: &stored::Grant, cause: &
 }
 
 async fn load(conn: &mut SqliteConnection, text: &str) -> Result<stored::Grant, Problem> {
-    let found = match Kind::Grant.named(text) {
+    let found = match IdKind::Grant.named(text) {
         Named::Id(id) => stored::find(conn, id).await?,
         Named::Name(name) => stored::find_named(conn, &name).await?,
     };
-    found.ok_or_else(|| Kind::Grant.unknown(text).into())
+    found.ok_or_else(|| IdKind::Grant.unknown(text).into())
 }
 
 // ------------------------------------------------------------------- parsing
@@ -320,7 +320,7 @@ async fn source(
             Ok((stored::Source::User(user.id), Some(user.name)))
         }
         SourceName::Peer(text, user) => {
-            let peer = match operators::load(conn, Kind::Operator.named(&text)).await {
+            let peer = match operators::load(conn, IdKind::Operator.named(&text)).await {
                 Ok(peer) => peer,
                 Err(problem) if problem.status().is_server_error() => return Err(problem),
                 Err(_) => return Err(no_source(conn, "source.peer", &text).await),
@@ -356,17 +356,17 @@ fn no_viewer(field: &str, user: &str, role: Role) -> Result<(), Problem> {
 
 /// Says why this names no operator. A device is not one, and neither is a renter.
 pub(super) async fn no_source(conn: &mut SqliteConnection, field: &str, text: &str) -> Problem {
-    let detail = match hosts::load(conn, Kind::Host.named(text)).await {
+    let detail = match hosts::load(conn, IdKind::Host.named(text)).await {
         Ok(host) => format!(
             "{} is a device or behind one, and devices never reach each other: name an operator (GET /operators)",
             host.name
         ),
-        Err(_) => match renters::named(conn, &Kind::Renter.named(text)).await.as_deref() {
+        Err(_) => match renters::named(conn, &IdKind::Renter.named(text)).await.as_deref() {
             Ok([renter, ..]) => format!(
                 "{} is a renter, and renters reach the devices of their rentals alone: give access with the rental",
-                Kind::Renter.text(renter.id)
+                IdKind::Renter.text(renter.id)
             ),
-            _ => Kind::Operator.unknown(text).0,
+            _ => IdKind::Operator.unknown(text).0,
         },
     };
     Problem::invalid(field, detail)
@@ -380,7 +380,7 @@ async fn target(
         TargetName::AllDevices => Ok((stored::Target::AllDevices, None)),
         TargetName::Labels(labels) => Ok((stored::Target::Labels(labels), None)),
         TargetName::Host(text) => {
-            let named = Kind::Host.named(&text);
+            let named = IdKind::Host.named(&text);
             let host = hosts::load(conn, named).await.map_err(|e| e.in_field("target.host"))?;
             let settings = host_settings::by_id(conn, host.id).await?;
             let device = settings.and_then(|of| of.via).unwrap_or(host.id);
@@ -406,7 +406,7 @@ async fn with_matches(
 
 fn to_api(grant: &stored::Grant, now: Wall) -> Grant {
     Grant {
-        id: Kind::Grant.text(grant.id),
+        id: IdKind::Grant.text(grant.id),
         name: grant.name.clone(),
         source: source_to_api(grant),
         target: target_to_api(grant),
@@ -426,11 +426,11 @@ fn to_api(grant: &stored::Grant, now: Wall) -> Grant {
 }
 
 fn source_to_api(grant: &stored::Grant) -> GrantSource {
-    let named = |kind: Kind, id| grant.source_name.clone().unwrap_or_else(|| kind.text(id));
+    let named = |kind: IdKind, id| grant.source_name.clone().unwrap_or_else(|| kind.text(id));
     let none = GrantSource::default();
     match grant.source {
-        stored::Source::Peer(id) => GrantSource { peer: Some(named(Kind::Operator, id)), ..none },
-        stored::Source::User(id) => GrantSource { user: Some(named(Kind::User, id)), ..none },
+        stored::Source::Peer(id) => GrantSource { peer: Some(named(IdKind::Operator, id)), ..none },
+        stored::Source::User(id) => GrantSource { user: Some(named(IdKind::User, id)), ..none },
         stored::Source::Role(role) => GrantSource { role: Some(stored::role_name(role).to_owned()), ..none },
     }
 }
@@ -440,7 +440,7 @@ fn target_to_api(grant: &stored::Grant) -> GrantTarget {
     match &grant.target {
         stored::Target::AllDevices => GrantTarget { all_devices: Some(true), ..none },
         stored::Target::Host(id) => {
-            let name = grant.target_name.clone().unwrap_or_else(|| Kind::Host.text(*id));
+            let name = grant.target_name.clone().unwrap_or_else(|| IdKind::Host.text(*id));
             GrantTarget { host: Some(name), ..none }
         }
         stored::Target::Labels(labels) => GrantTarget { labels: Some(labels.clone()), ..none },

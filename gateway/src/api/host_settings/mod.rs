@@ -24,7 +24,7 @@ use super::hosts::dependents::{Consequences, Removal};
 use super::hosts::{self as shown, Host};
 use super::request::auth::Principal;
 use super::request::extract::{Body, Path, Query};
-use super::request::ids::{self, Kind, Named};
+use super::request::ids::{self, IdKind, Named};
 use super::request::managed_by::Manager;
 use super::request::merge_patch;
 use super::request::parse::{self, Fields, Setter};
@@ -38,7 +38,7 @@ use crate::store::definition::LONGEST_FRESHNESS_S;
 use crate::store::devices::{Pin, Ssh, route_name};
 use crate::store::events::Object;
 use crate::store::host_settings::{self as stored, Settings, Stored, Timing};
-use crate::store::removals::Kind as Removable;
+use crate::store::removals::Removable;
 use crate::store::{
     SqliteConnection, addresses, alerting, definition, grants as stored_grants, managed,
     profiles as stored_profiles,
@@ -77,17 +77,17 @@ async fn settings(
     Path(host): Path<String>,
 ) -> Result<Tagged<HostSettings>, Problem> {
     let mut conn = app.store.reader().await?;
-    let host = load(&mut conn, Kind::Host.named(&host)).await?;
+    let host = load(&mut conn, IdKind::Host.named(&host)).await?;
     Ok(Tagged { version: host.version, value: to_api(&mut conn, &host).await? })
 }
 
 async fn load(conn: &mut SqliteConnection, named: Named) -> Result<Stored, Problem> {
     match named {
         Named::Id(id) => {
-            stored::by_id(conn, id).await?.ok_or_else(|| Kind::Host.unknown(&Kind::Host.text(id)).into())
+            stored::by_id(conn, id).await?.ok_or_else(|| IdKind::Host.unknown(&IdKind::Host.text(id)).into())
         }
         Named::Name(name) => {
-            stored::by_name(conn, &name).await?.ok_or_else(|| Kind::Host.unknown(&name).into())
+            stored::by_name(conn, &name).await?.ok_or_else(|| IdKind::Host.unknown(&name).into())
         }
     }
 }
@@ -106,7 +106,7 @@ async fn to_api(conn: &mut SqliteConnection, host: &Stored) -> Result<HostSettin
     let own = not_empty(&settings.profile);
     let profiles = catalogue.of_host(own.as_deref(), &settings.labels);
     Ok(HostSettings {
-        id: Kind::Host.text(host.id),
+        id: IdKind::Host.text(host.id),
         name: settings.name.clone(),
         labels: settings.labels.clone(),
         profile: own.clone(),
@@ -152,7 +152,7 @@ async fn create(
     let via = new.via.clone();
     let settings = parsed(app.config.timing.interval, new)?;
     let mut write = ApiTx::begin(&app, &who).await?;
-    let device = devices::load(write.tx(), Kind::Host.named(&via)).await;
+    let device = devices::load(write.tx(), IdKind::Host.named(&via)).await;
     let device = device.map_err(|e| e.in_field("via"))?;
     rentals::none_of_device(&mut write, device.id, &device.settings.name).await?;
     stands_behind(write.tx(), &device.settings.name, device.id, settings.address).await?;
@@ -337,7 +337,7 @@ async fn change(
     Body(change): Body<HostChange>,
 ) -> Result<Tagged<HostSettings>, Problem> {
     let mut write = ApiTx::begin(&app, &who).await?;
-    let before = load(write.tx(), Kind::Host.named(&host)).await?;
+    let before = load(write.tx(), IdKind::Host.named(&host)).await?;
     if_match.check(before.version)?;
     let parents = change.parents.clone();
     let (behind, was) = (before.via.is_some(), before.settings.clone());
@@ -491,7 +491,7 @@ async fn stands_after(
     few_enough(wanted.len())?;
     let mut parents = Vec::new();
     for text in wanted {
-        let parent = load(conn, Kind::Host.named(text)).await.map_err(|e| e.in_field("parents"))?;
+        let parent = load(conn, IdKind::Host.named(text)).await.map_err(|e| e.in_field("parents"))?;
         if !parents.contains(&parent.id) {
             parents.push(parent.id);
         }
@@ -543,7 +543,7 @@ async fn remove(
     if_match: IfMatch,
 ) -> Result<StatusCode, Problem> {
     let mut write = ApiTx::begin(&app, &who).await?;
-    let gone = load(write.tx(), Kind::Host.named(&host)).await?;
+    let gone = load(write.tx(), IdKind::Host.named(&host)).await?;
     if_match.check(gone.version)?;
     if gone.via.is_none() {
         let detail = format!("{} is a device: DELETE /devices/{0} ends its tunnel too", gone.settings.name);

@@ -8,7 +8,7 @@ use crate::api::AppState;
 use crate::api::devices::{Trust, refusal};
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path};
-use crate::api::request::ids::{Kind, Named};
+use crate::api::request::ids::{IdKind, Named};
 use crate::api::request::parse;
 use crate::api::request::transaction::ApiTx;
 use crate::api::response::etag::Tagged;
@@ -32,7 +32,7 @@ pub(super) async fn trust(
 ) -> Result<Tagged<HostSettings>, Problem> {
     let fingerprint = parse::host_key(&trust.host_key).map_err(|e| Problem::invalid("host_key", e))?;
     let mut write = ApiTx::begin(&app, &who).await?;
-    let before = load(write.tx(), Kind::Host.named(&host)).await?;
+    let before = load(write.tx(), IdKind::Host.named(&host)).await?;
     if before.via.is_none() {
         let detail = format!("{} is a device: POST /devices/{0}/trust pins its key", before.settings.name);
         return Err(Problem::conflict("is_a_device", detail));

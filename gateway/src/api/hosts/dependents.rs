@@ -7,7 +7,7 @@ use fleetgate_engine::id::HostId;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use crate::api::request::ids::Kind;
+use crate::api::request::ids::IdKind;
 use crate::api::response::problem::{Affected, Effect, Problem};
 use crate::store::SqliteConnection;
 use crate::store::devices::{self, Dependent};
@@ -58,7 +58,7 @@ impl Consequences {
 
     fn affected(&self) -> Vec<Affected> {
         let named = |effect| {
-            move |of: &Dependent| Affected { id: Kind::Host.text(of.id), name: of.name.clone(), effect }
+            move |of: &Dependent| Affected { id: IdKind::Host.text(of.id), name: of.name.clone(), effect }
         };
         let removed = self.removed.iter().map(named(Effect::Removed));
         removed.chain(self.orphaned.iter().map(named(Effect::LosesParent))).collect()

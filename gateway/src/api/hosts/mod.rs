@@ -20,7 +20,7 @@ use utoipa_axum::routes;
 use super::AppState;
 use super::request::auth::Principal;
 use super::request::extract::{Path, Query};
-use super::request::ids::{Kind, Named};
+use super::request::ids::{IdKind, Named};
 use super::request::query::WithLabels;
 use super::request::transaction::ApiTx;
 use super::response::etag::Tagged;
@@ -85,7 +85,7 @@ async fn list(
     responses((status = 200, body = Host)))]
 async fn show(State(app): State<AppState>, Path(host): Path<String>) -> Result<Tagged<Host>, Problem> {
     let mut conn = app.store.reader().await?;
-    let row = load_ever(&mut conn, Kind::Host.named(&host)).await?;
+    let row = load_ever(&mut conn, IdKind::Host.named(&host)).await?;
     let verdict = match row.removed_at {
         Some(_) => None,
         None => judged(&app, &mut conn, &row).await?,
@@ -121,10 +121,10 @@ pub(super) fn to_api(app: &AppState, row: Listed) -> Host {
 pub(super) async fn load(conn: &mut SqliteConnection, named: Named) -> Result<Listed, Problem> {
     match named {
         Named::Id(id) => {
-            hosts::by_id(conn, id).await?.ok_or_else(|| Kind::Host.unknown(&Kind::Host.text(id)).into())
+            hosts::by_id(conn, id).await?.ok_or_else(|| IdKind::Host.unknown(&IdKind::Host.text(id)).into())
         }
         Named::Name(name) => {
-            hosts::by_name(conn, &name).await?.ok_or_else(|| Kind::Host.unknown(&name).into())
+            hosts::by_name(conn, &name).await?.ok_or_else(|| IdKind::Host.unknown(&name).into())
         }
     }
 }
@@ -132,7 +132,7 @@ pub(super) async fn load(conn: &mut SqliteConnection, named: Named) -> Result<Li
 /// Finds a host, including a removed one by its id. Its name may belong to another host by now.
 pub(super) async fn load_ever(conn: &mut SqliteConnection, named: Named) -> Result<Listed, Problem> {
     let Named::Id(id) = named else { return load(conn, named).await };
-    hosts::ever_by_id(conn, id).await?.ok_or_else(|| Kind::Host.unknown(&Kind::Host.text(id)).into())
+    hosts::ever_by_id(conn, id).await?.ok_or_else(|| IdKind::Host.unknown(&IdKind::Host.text(id)).into())
 }
 
 /// Applies [`load_spec`] to any host, including a removed one.
@@ -143,7 +143,7 @@ pub(super) async fn load_ever_spec(
 ) -> Result<HostSpec, Problem> {
     let host = load_ever(conn, named).await?;
     let spec = snapshot::ever_host_spec(conn, host.id, &app.config.timing).await;
-    spec.map_err(Problem::internal)?.ok_or_else(|| Kind::Host.unknown(&host.name).into())
+    spec.map_err(Problem::internal)?.ok_or_else(|| IdKind::Host.unknown(&host.name).into())
 }
 
 /// Returns the host with its services as they are checked.
@@ -157,7 +157,7 @@ pub(super) async fn load_spec(
 ) -> Result<HostSpec, Problem> {
     let host = load(conn, named).await?;
     let spec = snapshot::host_spec(conn, host.id, &app.config.timing).await.map_err(Problem::internal)?;
-    spec.ok_or_else(|| Kind::Host.unknown(&host.name).into())
+    spec.ok_or_else(|| IdKind::Host.unknown(&host.name).into())
 }
 
 /// Returns the definition of a host from memory.
@@ -190,7 +190,7 @@ async fn check_host(
     who: Principal,
     Path(host): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let host = definition(&app, Kind::Host.named(&host)).await?;
+    let host = definition(&app, IdKind::Host.named(&host)).await?;
     check(&app, &who, host.id, None).await
 }
 

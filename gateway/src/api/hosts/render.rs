@@ -10,7 +10,7 @@ use fleetgate_engine::verdict;
 
 use super::types::{Budget, Host, HostState, Tunnel, UnprovedHandshakes, Verdict};
 use crate::api::peer_drops;
-use crate::api::request::ids::{self, Kind, time_if_known};
+use crate::api::request::ids::{self, IdKind, time_if_known};
 use crate::api::services::ServiceCounts;
 use crate::api::types::{Metric, not_empty};
 use crate::clock;
@@ -25,7 +25,7 @@ pub const HOST_FILTERS: [&str; 7] = ["up", "down", "unreachable", "pending", "st
 pub fn host(row: Listed, live: Option<PeerStatus>, attempts: u32) -> Host {
     let max_attempts = i64::from(row.attempts.unwrap_or(attempts));
     Host {
-        id: Kind::Host.text(row.id),
+        id: IdKind::Host.text(row.id),
         state: host_state(&row, max_attempts),
         name: row.name,
         labels: row.labels,

@@ -20,7 +20,7 @@ use tokio::sync::Mutex;
 
 use super::types::{self, HostCounts, Overview, VerdictLine};
 use crate::api::AppState;
-use crate::api::request::ids::{self, Kind, time_if_known};
+use crate::api::request::ids::{self, IdKind, time_if_known};
 use crate::api::response::problem::Problem;
 use crate::api::services::ServiceCounts;
 use crate::api::types::Page;
@@ -211,7 +211,7 @@ fn overview(totals: &Totals, health: &Health, unconfirmed: Option<Wall>) -> Over
 fn problem(trouble: Trouble, verdict: Option<VerdictLine>) -> types::Problem {
     let service = Some(trouble.place.service.clone()).filter(|s| !s.is_empty());
     types::Problem {
-        host: Kind::Host.text(trouble.host),
+        host: IdKind::Host.text(trouble.host),
         since: Some(ids::time(trouble.place.since())),
         host_name: trouble.place.host_name,
         service,

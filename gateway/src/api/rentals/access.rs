@@ -12,7 +12,7 @@ use fleetgate_engine::time::Wall;
 use crate::api::AppState;
 use crate::api::devices::refusal;
 use crate::api::grants::{self, access_list, access_to_api};
-use crate::api::request::ids::{self, Kind};
+use crate::api::request::ids::{self, IdKind};
 use crate::api::request::parse::Fields;
 use crate::api::request::transaction::ApiTx;
 use crate::api::response::problem::Problem;
@@ -61,7 +61,7 @@ pub fn renters_named(list: Vec<String>) -> Result<BTreeSet<PeerId>, String> {
             "at most {MAX_RENTERS} are expected; without renters all of the customer are admitted"
         ));
     }
-    list.iter().map(|text| Kind::Renter.parse(text).map_err(|unknown| unknown.0)).collect()
+    list.iter().map(|text| IdKind::Renter.parse(text).map_err(|unknown| unknown.0)).collect()
 }
 
 // ------------------------------------------------------------------ decisions
@@ -79,7 +79,7 @@ pub async fn must_be_renters(
     match wanted.difference(&known).next() {
         None => Ok(()),
         Some(stranger) => {
-            let stranger = Kind::Renter.text(*stranger);
+            let stranger = IdKind::Renter.text(*stranger);
             Err(Problem::invalid(field, format!("{stranger} is no renter of this customer (GET /renters)")))
         }
     }

@@ -13,7 +13,7 @@ use super::access::beyond;
 use super::parse::LONGEST;
 use super::ssh;
 use crate::api::devices;
-use crate::api::request::ids::{self, Kind};
+use crate::api::request::ids::{self, IdKind};
 use crate::api::request::transaction::ApiTx;
 use crate::api::response::problem::{Conflict, NextFree, OccupiedDevice, Problem};
 use crate::api::types::Labels;
@@ -195,7 +195,7 @@ fn those(
 async fn candidates(write: &mut ApiTx<'_>, n: usize, of: &Selection) -> Result<Vec<Candidate>, Problem> {
     match of {
         Selection::Device(text) => {
-            let found = devices::load(write.tx(), Kind::Host.named(text)).await;
+            let found = devices::load(write.tx(), IdKind::Host.named(text)).await;
             let device = found.map_err(|e| e.in_field(&format!("items[{n}].device")))?;
             Ok(vec![candidate(write, device.id, &device.settings.name).await?])
         }
@@ -269,7 +269,7 @@ impl Refusal {
             return full;
         }
         let next = self.next.map(|(device, window)| NextFree {
-            device: Kind::Host.text(device.id),
+            device: IdKind::Host.text(device.id),
             device_name: device.name,
             from: ids::time(window.from()),
             until: ids::time(window.until()),
@@ -293,7 +293,7 @@ impl Refusal {
 
 fn occupied_device((device, occupied): &(Candidate, Occupancy)) -> OccupiedDevice {
     OccupiedDevice {
-        device: Kind::Host.text(device.id),
+        device: IdKind::Host.text(device.id),
         device_name: device.name.clone(),
         from: ids::time(occupied.from),
         until: occupied.until.map(ids::time),
@@ -302,7 +302,7 @@ fn occupied_device((device, occupied): &(Candidate, Occupancy)) -> OccupiedDevic
 
 /// Notes what occupies a device, and returns it in words.
 pub fn of_device(conflict: &mut Conflict, device: HostId, name: &str, occupied: Occupancy) -> String {
-    conflict.device = Some(Kind::Host.text(device));
+    conflict.device = Some(IdKind::Host.text(device));
     conflict.device_name = Some(name.to_owned());
     conflict.from = Some(ids::time(occupied.from));
     conflict.until = occupied.until.map(ids::time);
@@ -323,7 +323,7 @@ mod tests {
         let mut ids = Vec::new();
         for name in ["cam-1", "cam-2"] {
             let made = api.operator().post("/api/v1/devices", json!({ "name": name })).await;
-            ids.push(Kind::Host.parse(made.json["device"]["id"].as_str().unwrap()).unwrap());
+            ids.push(IdKind::Host.parse(made.json["device"]["id"].as_str().unwrap()).unwrap());
             let settings = format!("/api/v1/devices/{name}/rental-settings");
             assert_eq!(api.operator().put(&settings, json!({ "rentable": true })).await.status, 200);
         }

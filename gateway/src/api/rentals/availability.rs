@@ -19,7 +19,7 @@ use super::query_time;
 use super::types::{DeviceAvailability, FreeWindow, RentalAvailability};
 use crate::api::AppState;
 use crate::api::request::extract::Query;
-use crate::api::request::ids::{self, Kind};
+use crate::api::request::ids::{self, IdKind};
 use crate::api::request::query::WithLabels;
 use crate::api::response::page::Paging;
 use crate::api::response::problem::Problem;
@@ -112,7 +112,7 @@ fn free_of(
 fn to_api(device: &Candidate, free: &[Window]) -> DeviceAvailability {
     let window = |free: &Window| FreeWindow { from: ids::time(free.from()), until: ids::time(free.until()) };
     DeviceAvailability {
-        device: Kind::Host.text(device.id),
+        device: IdKind::Host.text(device.id),
         device_name: device.name.clone(),
         free: free.iter().map(window).collect(),
     }

@@ -13,7 +13,7 @@ use super::device_types::{DeviceBlock, NewDeviceBlock};
 use super::{allocate, begin, gate_changed, has_room, parse};
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path, Query};
-use crate::api::request::ids::{self, Kind};
+use crate::api::request::ids::{self, IdKind};
 use crate::api::request::parse::{self as fields, Fields};
 use crate::api::request::transaction::ApiTx;
 use crate::api::response::page::Paging;
@@ -45,7 +45,7 @@ async fn list(
 ) -> Result<Json<Page<DeviceBlock>>, Problem> {
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let mut conn = app.store.reader().await?;
-    let device = devices::load(&mut conn, Kind::Host.named(&device)).await?;
+    let device = devices::load(&mut conn, IdKind::Host.named(&device)).await?;
     let rows = stored::list(&mut conn, device.id, before, limit + 1).await?;
     Ok(Json(Page::of(rows, limit, |b| b.id.as_i64().to_string(), |b| to_api(&b, Vec::new()))))
 }
@@ -66,7 +66,7 @@ async fn create(
 ) -> Result<(StatusCode, Json<DeviceBlock>), Problem> {
     let mut write = begin(&app, &who).await?;
     let now = write.now;
-    let device = devices::load(write.tx(), Kind::Host.named(&device)).await?;
+    let device = devices::load(write.tx(), IdKind::Host.named(&device)).await?;
     let (occupied, reason) = parsed(&new, now)?;
     has_room(&mut write, 1).await?;
     let rentals = covered(&mut write, &device, occupied).await?;
@@ -141,7 +141,7 @@ async fn covered(
     let taken = taken.get(&device.id).into_iter().flatten();
     let rentals =
         taken.filter(|taken| taken.occupancy.overlaps(occupied)).filter_map(|taken| match taken.source {
-            Source::Rental(id) => Some(Kind::Rental.text(id)),
+            Source::Rental(id) => Some(IdKind::Rental.text(id)),
             Source::Block(_) => None,
         });
     Ok(rentals.collect())
@@ -159,16 +159,17 @@ async fn end(
 ) -> Result<StatusCode, Problem> {
     let mut write = begin(&app, &who).await?;
     let (by, now) = (write.by.clone(), write.now);
-    let device = devices::load(write.tx(), Kind::Host.named(&device)).await?;
-    let found = stored::find(write.tx(), Kind::Block.parse(&block)?).await?;
-    let found = found.filter(|found| found.device == device.id).ok_or_else(|| Kind::Block.unknown(&block))?;
+    let device = devices::load(write.tx(), IdKind::Host.named(&device)).await?;
+    let found = stored::find(write.tx(), IdKind::Block.parse(&block)?).await?;
+    let found =
+        found.filter(|found| found.device == device.id).ok_or_else(|| IdKind::Block.unknown(&block))?;
     let is_over = found.ended.is_some() || found.until.is_some_and(|until| until <= now);
     if !is_over {
         stored::end(write.tx(), found.id, now, &by).await?;
         occupancies::set_until(write.tx(), Source::Block(found.id), now).await?;
         gate_changed(&mut write, device.id).await?;
         announcements::unblocked(write.tx(), &found, now).await?;
-        let data = json!({ "id": Kind::Block.text(found.id) });
+        let data = json!({ "id": IdKind::Block.text(found.id) });
         write.event("device.unblocked", (Object::Device, device.id), "unblocked", data).await?;
         write.commit().await?;
     }
@@ -177,8 +178,8 @@ async fn end(
 
 fn to_api(block: &stored::Block, rentals: Vec<String>) -> DeviceBlock {
     DeviceBlock {
-        id: Kind::Block.text(block.id),
-        device: Kind::Host.text(block.device),
+        id: IdKind::Block.text(block.id),
+        device: IdKind::Host.text(block.device),
         device_name: block.device_name.clone(),
         from: ids::time(block.from),
         until: block.until.map(ids::time),

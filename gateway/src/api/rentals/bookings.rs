@@ -27,7 +27,7 @@ use crate::api::AppState;
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path, Query};
 use crate::api::request::idempotency::Disclosed;
-use crate::api::request::ids::{self, Kind, Named};
+use crate::api::request::ids::{self, IdKind, Named};
 use crate::api::request::parse::{self as fields, Fields, Setter};
 use crate::api::request::transaction::ApiTx;
 use crate::api::response::etag::{IfMatch, Tagged, header_value};
@@ -124,9 +124,9 @@ async fn create(
         return Ok(Json(plan(&rentals)).into_response());
     }
     keep(&mut write, &ids_of(&rentals), What::Booked, &[]).await?;
-    let names: Vec<String> = rentals.iter().map(|rental| Kind::Rental.text(rental.id)).collect();
+    let names: Vec<String> = rentals.iter().map(|rental| IdKind::Rental.text(rental.id)).collect();
     let data = json!({
-        "id": Kind::Booking.text(booking.id), "customer": Kind::Customer.text(customer.id), "rentals": names,
+        "id": IdKind::Booking.text(booking.id), "customer": IdKind::Customer.text(customer.id), "rentals": names,
         "held": booking.hold_until.is_some(),
     });
     write.event("booking.created", (Object::Booking, booking.id), "booked", data).await?;
@@ -142,7 +142,7 @@ async fn reference_is_free(write: &mut ApiTx<'_>, external_ref: Option<&str>) ->
     match stored::find(write.tx(), &Named::Name(external_ref.to_owned())).await? {
         None => Ok(()),
         Some(other) => {
-            let id = Kind::Booking.text(other.id);
+            let id = IdKind::Booking.text(other.id);
             let detail =
                 format!("external_ref: {id} has this reference: read that booking, or use another reference");
             Err(Problem::conflict("external_ref_taken", detail))
@@ -239,7 +239,7 @@ async fn rent(
 
 fn plan(rentals: &[Rental]) -> BookingPlan {
     let planned = |rental: &Rental| PlannedRental {
-        device: Kind::Host.text(rental.device),
+        device: IdKind::Host.text(rental.device),
         device_name: rental.device_name.clone(),
         from: ids::time(rental.life.window.from()),
         until: ids::time(rental.life.window.until()),
@@ -256,8 +256,8 @@ fn plan(rentals: &[Rental]) -> BookingPlan {
     responses((status = 200, body = Booking)))]
 async fn show(State(app): State<AppState>, Path(booking): Path<String>) -> Result<Tagged<Booking>, Problem> {
     let mut conn = app.store.reader().await?;
-    let found = stored::find(&mut conn, &Kind::Booking.named(&booking)).await?;
-    let found = found.ok_or_else(|| Kind::Booking.unknown(&booking))?;
+    let found = stored::find(&mut conn, &IdKind::Booking.named(&booking)).await?;
+    let found = found.ok_or_else(|| IdKind::Booking.unknown(&booking))?;
     let rentals = of_bookings(&mut conn, &[found.id]).await?.remove(&found.id).unwrap_or_default();
     Ok(Tagged { version: found.version, value: to_api(&found, &rentals, crate::clock::wall()) })
 }
@@ -279,8 +279,8 @@ async fn change(
 ) -> Result<Tagged<Booking>, Problem> {
     let mut write = begin_rental(&app, &who).await?;
     let now = write.now;
-    let found = stored::find(write.tx(), &Kind::Booking.named(&booking)).await?;
-    let before = found.ok_or_else(|| Kind::Booking.unknown(&booking))?;
+    let found = stored::find(write.tx(), &IdKind::Booking.named(&booking)).await?;
+    let before = found.ok_or_else(|| IdKind::Booking.unknown(&booking))?;
     if_match.check(before.version)?;
     if change.hold_until.is_some() {
         hold_is_open(&mut write, &before).await?;
@@ -293,7 +293,7 @@ async fn change(
     if after != before {
         stored::update(write.tx(), &after, now).await?;
         after.version += 1;
-        let data = json!({ "id": Kind::Booking.text(after.id), "changed": differences(&before, &after) });
+        let data = json!({ "id": IdKind::Booking.text(after.id), "changed": differences(&before, &after) });
         write.event("booking.changed", (Object::Booking, after.id), "changed", data).await?;
     }
     let rentals = of_bookings(write.tx(), &[after.id]).await?.remove(&after.id).unwrap_or_default();
@@ -477,8 +477,8 @@ fn wish(
 
 fn to_api(booking: &stored::Booking, rentals: &[Rental], now: Wall) -> Booking {
     Booking {
-        id: Kind::Booking.text(booking.id),
-        customer: Kind::Customer.text(booking.customer),
+        id: IdKind::Booking.text(booking.id),
+        customer: IdKind::Customer.text(booking.customer),
         external_ref: booking.external_ref.clone(),
         hold_until: booking.hold_until.map(ids::time),
         time_zone: booking.time_zone.clone(),

@@ -25,7 +25,7 @@ use super::{
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path};
 use crate::api::request::idempotency::Disclosed;
-use crate::api::request::ids::{self, Kind, Named};
+use crate::api::request::ids::{self, IdKind, Named};
 use crate::api::request::parse::{self as fields, Fields};
 use crate::api::request::transaction::ApiTx;
 use crate::api::response::etag::{IfMatch, Tagged, header_value};
@@ -276,7 +276,7 @@ pub(super) fn is_open(rental: &stored::Rental, now: Wall) -> Result<RentalState,
         RentalState::Failed => "has failed",
         _ => "has ended",
     };
-    let detail = format!("{} {what}: book again", Kind::Rental.text(rental.id));
+    let detail = format!("{} {what}: book again", IdKind::Rental.text(rental.id));
     Err(Problem::conflict("rental_over", detail))
 }
 
@@ -330,13 +330,13 @@ pub(super) async fn swap(
     after: &mut stored::Rental,
     text: &str,
 ) -> Result<(), Problem> {
-    let found = devices::load(write.tx(), Kind::Host.named(text)).await;
+    let found = devices::load(write.tx(), IdKind::Host.named(text)).await;
     let found = found.map_err(|e| e.in_field("device"))?;
     if found.id == before.device {
         return set_end(write, before, after).await;
     }
     if before.life.is_away() {
-        let (name, device) = (Kind::Rental.text(before.id), &before.device_name);
+        let (name, device) = (IdKind::Rental.text(before.id), &before.device_name);
         let detail = format!("{device} is dispatched for {name}: end or cancel the rental, and book again");
         return Err(Problem::conflict("already_dispatched", detail));
     }

@@ -17,7 +17,7 @@ use super::{begin, none_is_open, parse, people};
 use crate::api::AppState;
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path, Query};
-use crate::api::request::ids::{self, Kind, Named};
+use crate::api::request::ids::{self, IdKind, Named};
 use crate::api::request::parse::{self as fields, Fields, Setter};
 use crate::api::request::transaction::ApiTx;
 use crate::api::response::etag::{IfMatch, Tagged};
@@ -85,7 +85,7 @@ async fn create(
     }
     reference_is_free(&mut write, &customer).await?;
     stored::insert(write.tx(), &customer).await?;
-    let id = Kind::Customer.text(customer.id);
+    let id = IdKind::Customer.text(customer.id);
     write.event("customer.created", (Object::Customer, customer.id), "added", json!({ "id": id })).await?;
     write.commit().await?;
     let value = CreatedCustomer { id, version: customer.version };
@@ -101,8 +101,8 @@ async fn show(
     State(app): State<AppState>,
     Path(customer): Path<String>,
 ) -> Result<Tagged<Customer>, Problem> {
-    let found = stored::find(&mut *app.store.reader().await?, &Kind::Customer.named(&customer)).await?;
-    let found = found.ok_or_else(|| Kind::Customer.unknown(&customer))?;
+    let found = stored::find(&mut *app.store.reader().await?, &IdKind::Customer.named(&customer)).await?;
+    let found = found.ok_or_else(|| IdKind::Customer.unknown(&customer))?;
     Ok(Tagged { version: found.version, value: to_api(&found) })
 }
 
@@ -127,7 +127,7 @@ async fn change(
         reference_is_free(&mut write, &after).await?;
         stored::update(write.tx(), &after).await?;
         after.version += 1;
-        let data = json!({ "id": Kind::Customer.text(after.id), "changed": differences(&before, &after) });
+        let data = json!({ "id": IdKind::Customer.text(after.id), "changed": differences(&before, &after) });
         write.event("customer.changed", (Object::Customer, after.id), "changed", data).await?;
     }
     write.commit().await?;
@@ -167,7 +167,7 @@ async fn erase(
         write.rental(rental);
     }
     stored::erase(write.tx(), gone.id, now).await?;
-    let data = json!({ "id": Kind::Customer.text(gone.id) });
+    let data = json!({ "id": IdKind::Customer.text(gone.id) });
     write.event("customer.erased", (Object::Customer, gone.id), "erased", data).await?;
     // Before the commit: of an erasure that is answered, a restore knows.
     let recorded = recorded(&app, Erasure { customer: gone.id, at: now }).await?;
@@ -185,12 +185,12 @@ async fn erase(
 /// # Errors
 /// Returns 404 when no customer has this reference.
 pub(super) async fn wanted(app: &AppState, customer: Option<&str>) -> Result<Option<CustomerId>, Problem> {
-    match customer.map(|text| (text, Kind::Customer.named(text))) {
+    match customer.map(|text| (text, IdKind::Customer.named(text))) {
         None => Ok(None),
         Some((_, Named::Id(id))) => Ok(Some(id)),
         Some((text, named)) => {
             let found = stored::find(&mut *app.store.reader().await?, &named).await?;
-            Ok(Some(found.ok_or_else(|| Kind::Customer.unknown(text))?.id))
+            Ok(Some(found.ok_or_else(|| IdKind::Customer.unknown(text))?.id))
         }
     }
 }
@@ -218,8 +218,8 @@ async fn recorded(app: &AppState, erasure: Erasure) -> Result<Appended, Problem>
 }
 
 pub(super) async fn load(write: &mut ApiTx<'_>, customer: &str) -> Result<stored::Customer, Problem> {
-    let found = stored::find(write.tx(), &Kind::Customer.named(customer)).await?;
-    found.ok_or_else(|| Kind::Customer.unknown(customer).into())
+    let found = stored::find(write.tx(), &IdKind::Customer.named(customer)).await?;
+    found.ok_or_else(|| IdKind::Customer.unknown(customer).into())
 }
 
 async fn reference_is_free(write: &mut ApiTx<'_>, customer: &stored::Customer) -> Result<(), Problem> {
@@ -228,7 +228,7 @@ async fn reference_is_free(write: &mut ApiTx<'_>, customer: &stored::Customer) -
     match found.filter(|found| found.id != customer.id) {
         None => Ok(()),
         Some(other) => {
-            let id = Kind::Customer.text(other.id);
+            let id = IdKind::Customer.text(other.id);
             let detail =
                 format!("external_ref: {id} has this reference: use that customer, or another reference");
             Err(Problem::conflict("external_ref_taken", detail))
@@ -266,7 +266,7 @@ fn to_api(customer: &stored::Customer) -> Customer {
         phone: of.phone.clone(),
     };
     Customer {
-        id: Kind::Customer.text(customer.id),
+        id: IdKind::Customer.text(customer.id),
         external_ref: customer.external_ref.clone(),
         name: customer.name.clone(),
         contacts: customer.contacts.iter().map(contact).collect(),

@@ -5,7 +5,7 @@ use fleetgate_engine::id::HostId;
 use fleetgate_engine::rental::device_access::Obstacle;
 
 use super::device_types::NewDeviceRentalSettings;
-use crate::api::request::ids::Kind;
+use crate::api::request::ids::IdKind;
 use crate::api::request::parse::Fields;
 use crate::api::request::transaction::ApiTx;
 use crate::api::response::problem::Problem;
@@ -97,7 +97,7 @@ pub async fn removed_with(
     let kept_up = device_access::of_device(write.tx(), device.id).await?;
     let Some(kept_up) = kept_up else { return Ok(None) };
     let Some(held) = kept_up.state.held else { return Ok(None) };
-    let (rental, name) = (Kind::Rental.text(held.rental), &device.settings.name);
+    let (rental, name) = (IdKind::Rental.text(held.rental), &device.settings.name);
     if cascade {
         return Ok(Some(format!("removed, before the SSH access of {rental} was removed from it")));
     }
@@ -112,7 +112,7 @@ pub async fn removed_with(
 async fn not_in_use(write: &mut ApiTx<'_>, device: &Device) -> Result<(), Problem> {
     let kept_up = device_access::of_device(write.tx(), device.id).await?;
     let Some(held) = kept_up.and_then(|kept_up| kept_up.state.held) else { return Ok(()) };
-    let (rental, name) = (Kind::Rental.text(held.rental), &device.settings.name);
+    let (rental, name) = (IdKind::Rental.text(held.rental), &device.settings.name);
     let detail =
         format!("renters of {rental} have, or may have, SSH access to {name}: wait until it is removed");
     Err(Problem::conflict("access_not_removed", detail))
@@ -142,7 +142,7 @@ pub fn command_line(line: String) -> Result<String, String> {
 
 /// Returns what keeps a device from being handed over, for people. `failure`: why the last call to it failed.
 pub fn in_words(obstacle: Obstacle, failure: Option<&str>) -> String {
-    let rental = |rental| Kind::Rental.text(rental);
+    let rental = |rental| IdKind::Rental.text(rental);
     let what = match obstacle {
         Obstacle::NotRevoked(former) => format!("the access of {} is not removed", rental(former)),
         Obstacle::NotCleaned(former) => format!("it is not cleaned after {}", rental(former)),

@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 use super::customers;
 use crate::api::AppState;
 use crate::api::request::extract::Query;
-use crate::api::request::ids::{self, Kind};
+use crate::api::request::ids::{self, IdKind};
 use crate::api::response::page::{self, Paging, bad_cursor};
 use crate::api::response::problem::Problem;
 use crate::api::types::names;
@@ -131,14 +131,14 @@ async fn list(
 ) -> Result<Json<RentalEventPage>, Problem> {
     let limit = paging.limit()?;
     let filter = stored::Filter {
-        rental: wanted.rental.as_deref().map(|text| Kind::Rental.parse(text)).transpose()?,
+        rental: wanted.rental.as_deref().map(|text| IdKind::Rental.parse(text)).transpose()?,
         customer: customers::wanted(&app, wanted.customer.as_deref()).await?,
     };
     let mut conn = app.store.reader().await?;
     // One moment, so that nothing is removed between the check of the cursor and the list.
     let mut moment = conn.begin().await?;
     if let (Some(id), Some(text)) = (filter.rental, &wanted.rental) {
-        find(&mut moment, id).await?.ok_or_else(|| Kind::Rental.unknown(text))?;
+        find(&mut moment, id).await?.ok_or_else(|| IdKind::Rental.unknown(text))?;
     }
     let place = FeedPlace::of(&paging, stored::extent(&mut moment).await?)?;
     let rows = stored::list(&mut moment, filter, place.numbers, limit).await?;
@@ -216,12 +216,12 @@ impl Cursor {
 
 pub(super) fn to_api(row: &EventRow) -> RentalEvent {
     RentalEvent {
-        id: Kind::RentalEvent.text(row.id),
+        id: IdKind::RentalEvent.text(row.id),
         kind: row.kind.clone(),
         at: ids::time(row.at),
-        rental: Kind::Rental.text(row.rental),
-        booking: Kind::Booking.text(row.booking),
-        customer: Kind::Customer.text(row.customer),
+        rental: IdKind::Rental.text(row.rental),
+        booking: IdKind::Booking.text(row.booking),
+        customer: IdKind::Customer.text(row.customer),
         version: row.version,
         data: serde_json::from_str(&row.data).unwrap_or_default(),
     }

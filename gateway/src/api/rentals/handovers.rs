@@ -21,7 +21,7 @@ use super::{begin_rental, change, keep, load, to_api};
 use crate::api::AppState;
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path};
-use crate::api::request::ids::{self, Kind};
+use crate::api::request::ids::{self, IdKind};
 use crate::api::request::parse::{self as fields, Fields};
 use crate::api::request::transaction::ApiTx;
 use crate::api::response::etag::{IfMatch, Tagged};
@@ -161,7 +161,7 @@ pub async fn delays(app: &AppState, rental: &stored::Rental, now: Wall) -> Resul
         all.push(delay("blocked", since, format!("{name} is blocked")));
     }
     if let Some(other) = shipments::away(&mut conn, rental.device, rental.id).await? {
-        let text = format!("{name} has not come back from {}", Kind::Rental.text(other));
+        let text = format!("{name} has not come back from {}", IdKind::Rental.text(other));
         all.push(delay("not_returned", None, text));
     }
     match spec.arrival {
@@ -308,7 +308,7 @@ async fn must_be_delayed(
     write: &mut ApiTx<'_>,
     rental: &stored::Rental,
 ) -> Result<(), Problem> {
-    let (now, name) = (write.now, Kind::Rental.text(rental.id));
+    let (now, name) = (write.now, IdKind::Rental.text(rental.id));
     let state = change::is_open(rental, now)?;
     if state != RentalState::Delayed {
         let detail =
@@ -321,7 +321,7 @@ async fn must_be_delayed(
         return Err(Problem::conflict("device_blocked", detail));
     }
     if let Some(other) = shipments::away(write.tx(), rental.device, rental.id).await? {
-        let (device, other) = (&rental.device_name, Kind::Rental.text(other));
+        let (device, other) = (&rental.device_name, IdKind::Rental.text(other));
         let detail = format!(
             "{device} has not come back from {other}, so its former renters would be reached: note its return first, \
              or take another device"

@@ -47,7 +47,7 @@ use super::AppState;
 use super::hosts;
 use super::request::auth::{Author, Principal};
 use super::request::extract::{Path, Query};
-use super::request::ids::{self, Kind};
+use super::request::ids::{self, IdKind};
 use super::request::transaction::ApiTx;
 use super::response::etag::Tagged;
 use super::response::page::Paging;
@@ -132,7 +132,7 @@ async fn list(
     let customer = customers::wanted(&app, wanted.customer.as_deref()).await?;
     let mut conn = app.store.reader().await?;
     let device = match &wanted.device {
-        Some(device) => Some(hosts::load_ever(&mut conn, Kind::Host.named(device)).await?.id),
+        Some(device) => Some(hosts::load_ever(&mut conn, IdKind::Host.named(device)).await?.id),
         None => None,
     };
     let filter = stored::Filter {
@@ -166,9 +166,9 @@ fn query_time(name: &str, text: Option<&str>) -> Result<Option<Wall>, Problem> {
     security(("token" = ["rentals:operator"])), params(("rental" = String, Path, description = "id")),
     responses((status = 200, body = Rental)))]
 async fn show(State(app): State<AppState>, Path(rental): Path<String>) -> Result<Tagged<Rental>, Problem> {
-    let id = Kind::Rental.parse(&rental)?;
+    let id = IdKind::Rental.parse(&rental)?;
     let found = stored::find(&mut *app.store.reader().await?, id).await?;
-    let found = found.ok_or_else(|| Kind::Rental.unknown(&rental))?;
+    let found = found.ok_or_else(|| IdKind::Rental.unknown(&rental))?;
     let now = crate::clock::wall();
     let delayed = delays(&app, &found, now).await?;
     let contacts = contacts::to_api(&found.contacts);
@@ -218,8 +218,8 @@ async fn has_room(write: &mut ApiTx<'_>, items: usize) -> Result<(), Problem> {
 }
 
 async fn load(write: &mut ApiTx<'_>, rental: &str) -> Result<stored::Rental, Problem> {
-    let found = stored::find(write.tx(), Kind::Rental.parse(rental)?).await?;
-    found.ok_or_else(|| Kind::Rental.unknown(rental).into())
+    let found = stored::find(write.tx(), IdKind::Rental.parse(rental)?).await?;
+    found.ok_or_else(|| IdKind::Rental.unknown(rental).into())
 }
 
 /// Refuses to end what open rentals need.
@@ -232,7 +232,7 @@ async fn none_is_open(write: &mut ApiTx<'_>, of: stored::Of, what: &str) -> Resu
     if open.is_empty() {
         return Ok(());
     }
-    let rentals: Vec<String> = open.into_iter().map(|rental| Kind::Rental.text(rental)).collect();
+    let rentals: Vec<String> = open.into_iter().map(|rental| IdKind::Rental.text(rental)).collect();
     let detail = format!("{what} cancel or end its rentals first: {}", rentals.join(", "));
     Err(Problem::of_rentals("rentals_open", detail, rentals))
 }
@@ -286,8 +286,8 @@ async fn note(
     changed: &[&str],
 ) -> Result<(), Problem> {
     let mut data = json!({
-        "id": Kind::Rental.text(rental.id), "booking": Kind::Booking.text(rental.booking),
-        "customer": Kind::Customer.text(rental.customer), "device": Kind::Host.text(rental.device),
+        "id": IdKind::Rental.text(rental.id), "booking": IdKind::Booking.text(rental.booking),
+        "customer": IdKind::Customer.text(rental.customer), "device": IdKind::Host.text(rental.device),
         "from": ids::time(rental.life.window.from()), "until": ids::time(rental.life.window.until()),
         "changed": changed, "version": rental.version,
     });
@@ -315,11 +315,11 @@ fn to_api(rental: &stored::Rental, now: Wall) -> Rental {
     let (by_time, ended_at) = ended(life, now);
     let shipment = life.delivery.shipment().unwrap_or_default();
     Rental {
-        id: Kind::Rental.text(rental.id),
-        booking: Kind::Booking.text(rental.booking),
-        customer: Kind::Customer.text(rental.customer),
+        id: IdKind::Rental.text(rental.id),
+        booking: IdKind::Booking.text(rental.booking),
+        customer: IdKind::Customer.text(rental.customer),
         external_ref: rental.external_ref.clone(),
-        device: Kind::Host.text(rental.device),
+        device: IdKind::Host.text(rental.device),
         device_name: rental.device_name.clone(),
         labels: rental.choice.labels.clone(),
         profile: rental.choice.profile.clone(),
@@ -331,7 +331,7 @@ fn to_api(rental: &stored::Rental, now: Wall) -> Rental {
         renters: rental
             .admits
             .as_ref()
-            .map(|admits| admits.iter().map(|id| Kind::Renter.text(*id)).collect()),
+            .map(|admits| admits.iter().map(|id| IdKind::Renter.text(*id)).collect()),
         allowance_bytes: rental.allowance.map(|allowance| allowance.bytes),
         cut_at_allowance: rental.allowance.is_some_and(|allowance| allowance.cuts),
         forwarded_bytes: rental.forwarded_bytes,

@@ -12,7 +12,7 @@ use fleetgate_engine::rental::life::State as RentalState;
 use super::allocate::Selection;
 use super::{access, begin, change, handovers, ssh};
 use crate::api::AppState;
-use crate::api::request::ids::Kind;
+use crate::api::request::ids::IdKind;
 use crate::api::request::transaction::ApiTx;
 use crate::api::response::problem::Problem;
 use crate::store::events::SYSTEM;
@@ -70,7 +70,7 @@ pub async fn swap_delayed(app: AppState) -> anyhow::Result<()> {
     drop(conn);
     for rental in due {
         if let Err(problem) = try_another(&app, rental).await {
-            let name = Kind::Rental.text(rental);
+            let name = IdKind::Rental.text(rental);
             tracing::warn!("the delayed rental {name} gets no other device now: {problem}");
         }
     }
@@ -105,7 +105,7 @@ async fn on_another(
             continue;
         }
         let mut after = before.clone();
-        match change::swap(write, before, &mut after, &Kind::Host.text(device.id)).await {
+        match change::swap(write, before, &mut after, &IdKind::Host.text(device.id)).await {
             Ok(()) => return Ok(Some(after)),
             // It is not free. Nothing was written yet.
             Err(problem) if problem.status().is_client_error() => {}

@@ -8,7 +8,7 @@ use fleetgate_engine::time::Wall;
 use jiff::tz::TimeZone;
 
 use super::types::CustomerContact;
-use crate::api::request::ids::Kind;
+use crate::api::request::ids::IdKind;
 use crate::api::request::parse::Fields;
 use crate::store::rentals::customers;
 
@@ -102,7 +102,7 @@ pub fn external_ref(text: String) -> Result<String, String> {
         return Err(format!("1 to {MAX_REF} printable ASCII characters without blanks are expected"));
     }
     // A path takes either. A reference that is an id would name another customer or booking.
-    let is_id = [Kind::Customer, Kind::Booking].into_iter().any(|kind| kind.parse(&text).is_ok());
+    let is_id = [IdKind::Customer, IdKind::Booking].into_iter().any(|kind| kind.parse(&text).is_ok());
     if is_id || [".", ".."].contains(&text.as_str()) {
         return Err(format!("{text} would be taken for an id or a path: another reference is expected"));
     }
@@ -211,7 +211,7 @@ mod tests {
             assert!(external_ref(fine.to_owned()).is_ok(), "{fine}");
         }
         let ids =
-            [Kind::Customer, Kind::Booking].map(|kind| kind.text(fleetgate_engine::id::Id::from_i64(7)));
+            [IdKind::Customer, IdKind::Booking].map(|kind| kind.text(fleetgate_engine::id::Id::from_i64(7)));
         for bad in ["", "a b", "\u{fc}", "a\n", &"x".repeat(129), ".", "..", &ids[0], &ids[1]] {
             assert!(external_ref((*bad).to_owned()).is_err(), "{bad:?}");
         }

@@ -15,7 +15,7 @@ use super::{begin, customers, parse, renters};
 use crate::api::AppState;
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path, Query};
-use crate::api::request::ids::{self, Kind};
+use crate::api::request::ids::{self, IdKind};
 use crate::api::request::parse::{self as fields, Fields, Setter};
 use crate::api::request::transaction::ApiTx;
 use crate::api::response::etag::{IfMatch, Tagged};
@@ -72,7 +72,7 @@ async fn create(
     let person = changed(&stored::Person::new(ids::new_id(now), customer.id, now), change)?;
     has_room(&mut write, customer.id).await?;
     stored::insert(write.tx(), &person).await?;
-    let (id, of) = (Kind::Person.text(person.id), Kind::Customer.text(customer.id));
+    let (id, of) = (IdKind::Person.text(person.id), IdKind::Customer.text(customer.id));
     let data = json!({ "id": id, "customer": of });
     write.event("person.created", (Object::Person, person.id), "added", data).await?;
     write.commit().await?;
@@ -84,7 +84,7 @@ async fn has_room(write: &mut ApiTx<'_>, customer: CustomerId) -> Result<(), Pro
     if stored::of_customer(write.tx(), customer).await?.len() < MAX_PER_CUSTOMER {
         return Ok(());
     }
-    let id = Kind::Customer.text(customer);
+    let id = IdKind::Customer.text(customer);
     let detail = format!("{id} has {MAX_PER_CUSTOMER} people, and no more are possible: remove one");
     Err(Problem::limit_reached(detail))
 }
@@ -94,9 +94,9 @@ async fn has_room(write: &mut ApiTx<'_>, customer: CustomerId) -> Result<(), Pro
     security(("token" = ["rentals:operator"])), params(("person" = String, Path, description = "id")),
     responses((status = 200, body = Person)))]
 async fn show(State(app): State<AppState>, Path(person): Path<String>) -> Result<Tagged<Person>, Problem> {
-    let id = Kind::Person.parse(&person)?;
+    let id = IdKind::Person.parse(&person)?;
     let found = stored::by_id(&mut *app.store.reader().await?, id).await?;
-    let found = found.ok_or_else(|| Kind::Person.unknown(&person))?;
+    let found = found.ok_or_else(|| IdKind::Person.unknown(&person))?;
     Ok(Tagged { version: found.version, value: to_api(&found) })
 }
 
@@ -120,7 +120,7 @@ async fn change(
     if after != before {
         stored::update(write.tx(), &after).await?;
         after.version += 1;
-        let data = json!({ "id": Kind::Person.text(after.id), "changed": differences(&before, &after) });
+        let data = json!({ "id": IdKind::Person.text(after.id), "changed": differences(&before, &after) });
         write.event("person.changed", (Object::Person, after.id), "changed", data).await?;
     }
     write.commit().await?;
@@ -159,13 +159,13 @@ async fn end(write: &mut ApiTx<'_>, gone: &stored::Person, cause: &str) -> Resul
     let now = write.now;
     renters::end_those_of(write, gone.id).await?;
     stored::remove(write.tx(), gone.id, now).await?;
-    let data = json!({ "id": Kind::Person.text(gone.id) });
+    let data = json!({ "id": IdKind::Person.text(gone.id) });
     write.event("person.removed", (Object::Person, gone.id), cause, data).await
 }
 
 pub(super) async fn load(write: &mut ApiTx<'_>, person: &str) -> Result<stored::Person, Problem> {
-    let found = stored::by_id(write.tx(), Kind::Person.parse(person)?).await?;
-    found.ok_or_else(|| Kind::Person.unknown(person).into())
+    let found = stored::by_id(write.tx(), IdKind::Person.parse(person)?).await?;
+    found.ok_or_else(|| IdKind::Person.unknown(person).into())
 }
 
 /// Returns the person after the request.
@@ -187,8 +187,8 @@ fn differences(before: &stored::Person, after: &stored::Person) -> Vec<&'static 
 
 fn to_api(person: &stored::Person) -> Person {
     Person {
-        id: Kind::Person.text(person.id),
-        customer: Kind::Customer.text(person.customer),
+        id: IdKind::Person.text(person.id),
+        customer: IdKind::Customer.text(person.customer),
         name: person.name.clone(),
         email: person.email.clone(),
         created_at: ids::time(person.created_at),

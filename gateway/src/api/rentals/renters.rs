@@ -27,7 +27,7 @@ use crate::api::peer_drops;
 use crate::api::request::auth::{Author, Principal};
 use crate::api::request::extract::{Body, Path, Query};
 use crate::api::request::idempotency::Disclosed;
-use crate::api::request::ids::{self, Kind};
+use crate::api::request::ids::{self, IdKind};
 use crate::api::request::parse::{self as fields, Fields, Setter};
 use crate::api::request::person::PersonCaller;
 use crate::api::request::transaction::ApiTx;
@@ -69,7 +69,7 @@ async fn list(
     Query(wanted): Query<Filter>,
 ) -> Result<Json<Page<Renter>>, Problem> {
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
-    let person = wanted.person.as_deref().map(|person| Kind::Person.parse(person)).transpose()?;
+    let person = wanted.person.as_deref().map(|person| IdKind::Person.parse(person)).transpose()?;
     let customer = customers::wanted(&app, wanted.customer.as_deref()).await?;
     let mut conn = app.store.reader().await?;
     let rows = stored::list(&mut conn, (customer, person), before, limit + 1).await?;
@@ -143,11 +143,11 @@ pub(super) async fn added(app: &AppState, by: By<'_>, new: NewRenter) -> Result<
     let inserted = stored::insert(write.tx(), id, (person.id, &settings), key, pools, now).await;
     inserted.map_err(|e| not_made(e, by))?;
     let data = json!({
-        "id": Kind::Renter.text(id), "person": Kind::Person.text(person.id),
-        "customer": Kind::Customer.text(person.customer),
+        "id": IdKind::Renter.text(id), "person": IdKind::Person.text(person.id),
+        "customer": IdKind::Customer.text(person.customer),
     });
     write.event("renter.created", (Object::Renter, id), "added", data).await?;
-    let made = load(&mut write, by, &Kind::Renter.text(id)).await?;
+    let made = load(&mut write, by, &IdKind::Renter.text(id)).await?;
     let credentials = credentials(app, prepared, &made)?;
     write.peer(id);
     write.commit().await?;
@@ -170,7 +170,7 @@ async fn has_room(write: &mut ApiTx<'_>, person: PersonId) -> Result<(), Problem
     if stored::of_person(write.tx(), person).await?.len() < MAX_PER_PERSON {
         return Ok(());
     }
-    let id = Kind::Person.text(person);
+    let id = IdKind::Person.text(person);
     let detail = format!("{id} has {MAX_PER_PERSON} renters, and no more are possible: remove one");
     Err(Problem::limit_reached(detail))
 }
@@ -206,9 +206,9 @@ fn reads_names(by: By<'_>) -> Option<&Principal> {
     security(("token" = ["rentals:operator"])), params(("renter" = String, Path, description = "id")),
     responses((status = 200, body = Renter)))]
 async fn show(State(app): State<AppState>, Path(renter): Path<String>) -> Result<Tagged<Renter>, Problem> {
-    let id = Kind::Renter.parse(&renter)?;
+    let id = IdKind::Renter.parse(&renter)?;
     let found = stored::by_id(&mut *app.store.reader().await?, id).await?;
-    let found = found.ok_or_else(|| Kind::Renter.unknown(&renter))?;
+    let found = found.ok_or_else(|| IdKind::Renter.unknown(&renter))?;
     Ok(Tagged { version: found.version, value: to_api(&app, &found) })
 }
 
@@ -248,7 +248,7 @@ pub(super) async fn altered(
     if settings != was {
         let updated = stored::update(write.tx(), (before.id, before.person), &settings).await;
         updated.map_err(|e| not_made(e, by))?;
-        let data = json!({ "id": Kind::Renter.text(before.id), "changed": differences(&was, &settings) });
+        let data = json!({ "id": IdKind::Renter.text(before.id), "changed": differences(&was, &settings) });
         write.event("renter.changed", (Object::Renter, before.id), "changed", data).await?;
     }
     if settings.mtu != was.mtu {
@@ -326,7 +326,7 @@ pub(super) async fn end_those_of(write: &mut ApiTx<'_>, person: PersonId) -> Res
 async fn end(write: &mut ApiTx<'_>, gone: &stored::Renter, cause: &str) -> Result<(), Problem> {
     let now = write.now;
     stored::remove(write.tx(), gone.id, now).await?;
-    let data = json!({ "id": Kind::Renter.text(gone.id) });
+    let data = json!({ "id": IdKind::Renter.text(gone.id) });
     write.event("renter.removed", (Object::Renter, gone.id), cause, data).await?;
     write.peer(gone.id);
     Ok(())
@@ -363,7 +363,7 @@ pub(super) async fn rekeyed(
     let (pools, now) = (app.config.pools(), write.now);
     let set = stored::set_key(write.tx(), before.id, prepared.key(app), pools, now).await;
     set.map_err(|e| not_made(e, by))?;
-    let data = json!({ "id": Kind::Renter.text(before.id) });
+    let data = json!({ "id": IdKind::Renter.text(before.id) });
     write.event("renter.rekeyed", (Object::Renter, before.id), "new credentials", data).await?;
     let after = load(&mut write, by, renter).await?;
     let credentials = credentials(app, prepared, &after)?;
@@ -396,9 +396,9 @@ fn disclosed(
     credentials: Credentials,
 ) -> Disclosed<RenterWithCredentials> {
     let renter = KeyedRenter {
-        id: Kind::Renter.text(renter.id),
-        person: Kind::Person.text(renter.person),
-        customer: Kind::Customer.text(renter.customer),
+        id: IdKind::Renter.text(renter.id),
+        person: IdKind::Person.text(renter.person),
+        customer: IdKind::Customer.text(renter.customer),
         public_key: renter.public_key.clone(),
         addresses: texts(&renter.addresses),
         allowed_ips: texts(&allowed_ips(app, renter)),
@@ -414,8 +414,8 @@ fn texts(items: &[impl ToString]) -> Vec<String> {
 }
 
 async fn load(write: &mut ApiTx<'_>, by: By<'_>, renter: &str) -> Result<stored::Renter, Problem> {
-    let found = stored::by_id(write.tx(), Kind::Renter.parse(renter)?).await?;
-    found.filter(|renter| by.may(renter)).ok_or_else(|| Kind::Renter.unknown(renter).into())
+    let found = stored::by_id(write.tx(), IdKind::Renter.parse(renter)?).await?;
+    found.filter(|renter| by.may(renter)).ok_or_else(|| IdKind::Renter.unknown(renter).into())
 }
 
 /// Memory is newer than the store, but it starts empty.
@@ -423,9 +423,9 @@ pub(super) fn to_api(app: &AppState, renter: &stored::Renter) -> Renter {
     let live = app.live.peer(renter.id).unwrap_or_default();
     let handshake: Option<Wall> = live.last_handshake.or(renter.last_handshake);
     Renter {
-        id: Kind::Renter.text(renter.id),
-        person: Kind::Person.text(renter.person),
-        customer: Kind::Customer.text(renter.customer),
+        id: IdKind::Renter.text(renter.id),
+        person: IdKind::Person.text(renter.person),
+        customer: IdKind::Customer.text(renter.customer),
         name: renter.name.clone(),
         public_key: renter.public_key.clone(),
         keyed_at: ids::time(renter.keyed_at),

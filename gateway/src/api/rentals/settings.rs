@@ -14,7 +14,7 @@ use super::terms::TermsChange;
 use super::{access, gate_changed};
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path};
-use crate::api::request::ids::Kind;
+use crate::api::request::ids::IdKind;
 use crate::api::request::parse::Fields;
 use crate::api::request::transaction::ApiTx;
 use crate::api::response::etag::{IfMatch, Tagged};
@@ -40,7 +40,7 @@ async fn show(
     Path(device): Path<String>,
 ) -> Result<Tagged<DeviceRentalSettings>, Problem> {
     let mut conn = app.store.reader().await?;
-    let device = devices::load(&mut conn, Kind::Host.named(&device)).await?;
+    let device = devices::load(&mut conn, IdKind::Host.named(&device)).await?;
     let (settings, profile) = terms::counting(&mut conn, device.id).await?;
     let obstacle = handovers::obstacle_of(&mut conn, device.id, None, clock::wall()).await?;
     let known = checked_services(&mut conn, device.id, &app.config.timing).await;
@@ -76,7 +76,7 @@ async fn set(
     let handover = Handover::parsed(&mut wrong, (new.ready, new.not_ready_reason));
     wrong.finish()?;
     let mut write = ApiTx::begin(&app, &who).await?;
-    let device = devices::load(write.tx(), Kind::Host.named(&device)).await?;
+    let device = devices::load(write.tx(), IdKind::Host.named(&device)).await?;
     let (before, profile) = terms::counting(write.tx(), device.id).await?;
     if_match.check(before.version)?;
     if new.rentable {
@@ -143,7 +143,7 @@ fn to_api(
     let origin =
         |setting: Setting| (setting.name().to_owned(), Origin::of(setting, &own, profile).name().to_owned());
     DeviceRentalSettings {
-        device: Kind::Host.text(device.id),
+        device: IdKind::Host.text(device.id),
         device_name: device.settings.name.clone(),
         rentable: settings.rentable,
         preparation_s: settings.margins.preparation.as_secs_f64(),

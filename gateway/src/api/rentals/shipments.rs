@@ -15,7 +15,7 @@ use super::{begin_rental, change, gate_changed, load, to_api};
 use crate::api::AppState;
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::Path;
-use crate::api::request::ids::Kind;
+use crate::api::request::ids::IdKind;
 use crate::api::request::transaction::ApiTx;
 use crate::api::response::etag::{IfMatch, Tagged};
 use crate::api::response::problem::Problem;
@@ -65,7 +65,7 @@ async fn dispatch(
 fn sendable(rental: &stored::Rental, now: Wall) -> Result<Shipment, Problem> {
     let state = change::is_open(rental, now)?;
     let shipment = shipped(rental)?;
-    let name = Kind::Rental.text(rental.id);
+    let name = IdKind::Rental.text(rental.id);
     if shipment.dispatched_at.is_some() {
         let detail = format!("{} was dispatched for {name} before", rental.device_name);
         return Err(Problem::conflict("already_dispatched", detail));
@@ -119,7 +119,8 @@ async fn is_here(write: &mut ApiTx<'_>, rental: &stored::Rental) -> Result<(), P
 async fn is_done(write: &mut ApiTx<'_>, rental: &stored::Rental, other: RentalId) -> Result<(), Problem> {
     let now = write.now;
     let Some(found) = stored::find(write.tx(), other).await? else { return Ok(()) };
-    let (name, device, other) = (Kind::Rental.text(rental.id), &rental.device_name, Kind::Rental.text(other));
+    let (name, device, other) =
+        (IdKind::Rental.text(rental.id), &rental.device_name, IdKind::Rental.text(other));
     let detail = match found.life.state(now) {
         state if state.awaits_return() => {
             format!("{device} has not come back from {other}: POST /rentals/{other}/return when it has")
@@ -163,7 +164,7 @@ async fn take_back(
 /// Returns 409 for a rental whose device is not awaited.
 fn returnable(rental: &stored::Rental, now: Wall) -> Result<Shipment, Problem> {
     let shipment = shipped(rental)?;
-    let (name, device) = (Kind::Rental.text(rental.id), &rental.device_name);
+    let (name, device) = (IdKind::Rental.text(rental.id), &rental.device_name);
     let (code, detail) = match shipment {
         Shipment { dispatched_at: None, .. } => {
             ("not_dispatched", format!("{device} was not dispatched for {name}"))

@@ -22,7 +22,7 @@ use super::change::is_open;
 use super::device_upkeep;
 use crate::api::AppState;
 use crate::api::request::extract::Path;
-use crate::api::request::ids::{self, Kind};
+use crate::api::request::ids::{self, IdKind};
 use crate::api::response::problem::Problem;
 use crate::api::types::names;
 use crate::identity::ssh_ca::{self, Holder, NotSigned, Signed};
@@ -92,10 +92,10 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     security(("token" = ["rentals:operator"])), params(("rental" = String, Path, description = "id")),
     responses((status = 200, body = RentalSsh)))]
 async fn show(State(app): State<AppState>, Path(rental): Path<String>) -> Result<Json<RentalSsh>, Problem> {
-    let id = Kind::Rental.parse(&rental)?;
+    let id = IdKind::Rental.parse(&rental)?;
     let mut conn = app.store.reader().await?;
     let found = stored::find(&mut conn, id).await?;
-    let found = found.ok_or_else(|| Kind::Rental.unknown(&rental))?;
+    let found = found.ok_or_else(|| IdKind::Rental.unknown(&rental))?;
     let renters = renters::of_customer(&mut conn, found.customer).await?;
     drop(conn);
     let login = login(&app, &found, &renters).await?.ok_or_else(|| not_granted(&found))?;
@@ -154,7 +154,7 @@ pub(super) async fn login(
 }
 
 fn not_granted(rental: &Rental) -> Problem {
-    let id = Kind::Rental.text(rental.id);
+    let id = IdKind::Rental.text(rental.id);
     let detail = if rental.ssh {
         no_account(&rental.device_name)
     } else {
@@ -215,7 +215,7 @@ fn certificate(
 ) -> Result<RentalCertificate, Problem> {
     let Signed { line, from, until } = signed(app, rental, renter, key)?;
     Ok(RentalCertificate {
-        renter: Kind::Renter.text(renter.id),
+        renter: IdKind::Renter.text(renter.id),
         key: key.to_owned(),
         certificate: Some(line).filter(|_| mode != Some(renting::SSH_KEYS)),
         valid_from: ids::time(from),
@@ -225,8 +225,8 @@ fn certificate(
 
 fn signed(app: &AppState, rental: &Rental, renter: &Renter, key: &str) -> Result<Signed, Problem> {
     let principal = ssh_ca::principal(rental.id, key);
-    let rental_id = Kind::Rental.text(rental.id);
-    let renter = Kind::Renter.text(renter.id);
+    let rental_id = IdKind::Rental.text(rental.id);
+    let renter = IdKind::Renter.text(renter.id);
     let key = PublicKey::from_openssh(key)
         .map_err(|error| Problem::internal(anyhow::anyhow!("an SSH key of {renter}: {error}")))?;
     let key_id = format!("rental {rental_id} renter {renter}");

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use fleetgate_engine::rental::events::Kind as EventKind;
+use fleetgate_engine::rental::events::RentalEventKind;
 use fleetgate_engine::time::Wall;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -17,7 +17,7 @@ use crate::api::AppState;
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path, never_null};
 use crate::api::request::idempotency::Disclosed;
-use crate::api::request::ids::{self, Kind};
+use crate::api::request::ids::{self, IdKind};
 use crate::api::request::parse::{Fields, Setter};
 use crate::api::request::transaction::ApiTx;
 use crate::api::response::etag::{IfMatch, Tagged, header_value};
@@ -157,7 +157,7 @@ async fn create(
         waiting: 0,
     };
     stored::insert(write.tx(), &subscription).await?;
-    let data = json!({ "id": Kind::Subscription.text(id) });
+    let data = json!({ "id": IdKind::Subscription.text(id) });
     write.event("subscription.created", (Object::Subscription, id), "added", data).await?;
     write.commit().await?;
     let shown = to_api(&subscription);
@@ -175,9 +175,9 @@ async fn show(
     State(app): State<AppState>,
     Path(subscription): Path<String>,
 ) -> Result<Tagged<Subscription>, Problem> {
-    let id = Kind::Subscription.parse(&subscription)?;
+    let id = IdKind::Subscription.parse(&subscription)?;
     let found = stored::find(&mut *app.store.reader().await?, id).await?;
-    let found = found.ok_or_else(|| Kind::Subscription.unknown(&subscription))?;
+    let found = found.ok_or_else(|| IdKind::Subscription.unknown(&subscription))?;
     Ok(Tagged { version: found.version, value: to_api(&found) })
 }
 
@@ -211,7 +211,7 @@ async fn change(
         stored::update(write.tx(), &after).await?;
         after.version += 1;
         let data =
-            json!({ "id": Kind::Subscription.text(after.id), "changed": differences(&before, &after) });
+            json!({ "id": IdKind::Subscription.text(after.id), "changed": differences(&before, &after) });
         write.event("subscription.changed", (Object::Subscription, after.id), "changed", data).await?;
     }
     write.commit().await?;
@@ -234,15 +234,15 @@ async fn remove(
     let gone = load(&mut write, &subscription).await?;
     if_match.check(gone.version)?;
     stored::remove(write.tx(), gone.id).await?;
-    let data = json!({ "id": Kind::Subscription.text(gone.id) });
+    let data = json!({ "id": IdKind::Subscription.text(gone.id) });
     write.event("subscription.removed", (Object::Subscription, gone.id), "removed", data).await?;
     write.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn load(write: &mut ApiTx<'_>, subscription: &str) -> Result<stored::Subscription, Problem> {
-    let found = stored::find(write.tx(), Kind::Subscription.parse(subscription)?).await?;
-    found.ok_or_else(|| Kind::Subscription.unknown(subscription).into())
+    let found = stored::find(write.tx(), IdKind::Subscription.parse(subscription)?).await?;
+    found.ok_or_else(|| IdKind::Subscription.unknown(subscription).into())
 }
 
 /// Checks whether events may be sent to a URL. Its name is resolved, so that a wrong one is reported at
@@ -253,14 +253,14 @@ async fn permitted(app: &AppState, url: &str) -> Result<(), Problem> {
 }
 
 fn kinds(names: Vec<String>) -> Result<Vec<String>, String> {
-    let is_known = |name: &String| EventKind::ALL.iter().any(|kind| kind.name() == name);
+    let is_known = |name: &String| RentalEventKind::ALL.iter().any(|kind| kind.name() == name);
     if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
         let shown: String = unknown.chars().take(80).collect();
-        let all = EventKind::ALL.map(EventKind::name).join(", ");
+        let all = RentalEventKind::ALL.map(RentalEventKind::name).join(", ");
         return Err(format!("{shown:?} is no kind: use {all}, or none for all"));
     }
     // In their usual order, each once.
-    let given = EventKind::ALL.map(EventKind::name).into_iter();
+    let given = RentalEventKind::ALL.map(RentalEventKind::name).into_iter();
     Ok(given.filter(|kind| names.iter().any(|name| name == kind)).map(str::to_owned).collect())
 }
 
@@ -297,7 +297,7 @@ fn differences(before: &stored::Subscription, after: &stored::Subscription) -> V
 fn to_api(subscription: &stored::Subscription) -> Subscription {
     let error = subscription.last_error.as_ref();
     Subscription {
-        id: Kind::Subscription.text(subscription.id),
+        id: IdKind::Subscription.text(subscription.id),
         url: Some(subscription.url.reveal().to_owned()),
         kinds: subscription.kinds.clone(),
         paused: subscription.paused_at.is_some(),

@@ -24,7 +24,7 @@ use utoipa_axum::routes;
 use super::AppState;
 use super::hosts;
 use super::request::extract::Query;
-use super::request::ids::{self, Kind};
+use super::request::ids::{self, IdKind};
 use super::request::query::WithLabels;
 use super::response::page::{self, Paging};
 use super::response::problem::Problem;
@@ -110,7 +110,7 @@ async fn availability(
     let _turn = AT_ONCE.acquire().await.map_err(Problem::internal)?;
     let host = match wanted.host.as_deref() {
         Some(text) => {
-            Some(hosts::load_ever(&mut *app.store.reader().await?, Kind::Host.named(text)).await?.id)
+            Some(hosts::load_ever(&mut *app.store.reader().await?, IdKind::Host.named(text)).await?.id)
         }
         None => None,
     };
@@ -260,7 +260,7 @@ fn sites(objects: &[Object]) -> Vec<SiteAvailability> {
 
 fn to_api(object: Object) -> ObjectAvailability {
     ObjectAvailability {
-        host: Kind::Host.text(object.host.id),
+        host: IdKind::Host.text(object.host.id),
         host_name: object.host.name,
         site: object.host.site,
         service: not_empty(&object.service),

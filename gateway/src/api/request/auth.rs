@@ -14,7 +14,7 @@ use fleetgate_engine::time::Wall;
 use fleetgate_keys::{Token, TokenHash, TokenKind};
 
 use super::client::Client;
-use super::ids::Kind;
+use super::ids::IdKind;
 use super::permission::Area;
 use super::person;
 use super::token_cache::StoredToken;
@@ -82,8 +82,8 @@ impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.who {
             Who::User { name, .. } => write!(f, "user:{name}"),
-            Who::Token(id) => write!(f, "token:{}", Kind::Token.text(*id)),
-            Who::UserToken { token, name, .. } => write!(f, "user:{name}/{}", Kind::Token.text(*token)),
+            Who::Token(id) => write!(f, "token:{}", IdKind::Token.text(*id)),
+            Who::UserToken { token, name, .. } => write!(f, "user:{name}/{}", IdKind::Token.text(*token)),
             Who::Local => f.write_str("user:local"),
         }
     }

@@ -15,7 +15,7 @@ use fleetgate_engine::time::Wall;
 use fleetgate_keys::{Token, TokenHash, TokenKind};
 
 use super::auth::{SESSION_IDLE, TOUCH_EVERY, TOUCH_PATIENCE, customer_token, same_origin};
-use super::ids::Kind;
+use super::ids::IdKind;
 use crate::api::AppState;
 use crate::api::response::problem::Problem;
 use crate::store::rentals::person_sessions::{self, PersonSession};
@@ -69,7 +69,7 @@ impl CustomerCaller {
 /// Formats the person as in events: by the id alone, which is no personal data.
 impl fmt::Display for PersonCaller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "person:{}", Kind::Person.text(self.person))
+        write!(f, "person:{}", IdKind::Person.text(self.person))
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use super::ids::Kind;
+use super::ids::IdKind;
 use crate::api::response::problem::Problem;
 use crate::store::Store;
 use crate::store::rentals::references::{self, Reference};
@@ -34,8 +34,8 @@ pub async fn with_present(store: &Store, body: String) -> Result<String, Problem
     let Some(mut answer) = parsed(&body) else { return Ok(body) };
     let (mut rentals, mut bookings) = (BTreeSet::new(), BTreeSet::new());
     each(&mut answer, &mut |id, _| {
-        rentals.extend(Kind::Rental.parse(id).ok());
-        bookings.extend(Kind::Booking.parse(id).ok());
+        rentals.extend(IdKind::Rental.parse(id).ok());
+        bookings.extend(IdKind::Booking.parse(id).ok());
     });
     let present = references::of(&mut *store.reader().await?, &rentals, &bookings).await?;
     each(&mut answer, &mut |id, object| {
@@ -66,8 +66,8 @@ fn each(value: &mut Value, act: &mut impl FnMut(&str, &mut Map<String, Value>)) 
 
 fn id_of(object: &Map<String, Value>) -> Option<String> {
     let id = object.get("id")?.as_str()?;
-    let is = |kind: Kind| kind.parse(id).is_ok();
-    (is(Kind::Rental) || is(Kind::Booking)).then(|| id.to_owned())
+    let is = |kind: IdKind| kind.parse(id).is_ok();
+    (is(IdKind::Rental) || is(IdKind::Booking)).then(|| id.to_owned())
 }
 
 /// Sets the fields that the object has.
@@ -100,7 +100,7 @@ mod tests {
         ] {
             fixture::run(&store, sql, &[]).await;
         }
-        let [booking, rental] = [Kind::Booking, Kind::Rental].map(|kind| kind.text(Id::from_i64(2)));
+        let [booking, rental] = [IdKind::Booking, IdKind::Rental].map(|kind| kind.text(Id::from_i64(2)));
         let answer = |external_ref: Value, name: Value| {
             json!({ "id": booking, "external_ref": external_ref, "customer": "k_1",
                     "rentals": [{ "id": rental, "external_ref": external_ref, "name": name, "state": "booked" }] })

@@ -31,7 +31,7 @@ use super::{Answer, Fate, NewResult, Sender, Sent, Timestamp, became, not_taken,
 use crate::api::AppState;
 use crate::api::hosts::definition;
 use crate::api::request::auth::Principal;
-use crate::api::request::ids::Kind;
+use crate::api::request::ids::IdKind;
 use crate::api::request::{extract, idempotency};
 use crate::api::response::layers;
 use crate::api::response::problem::{FieldError, Problem};
@@ -214,7 +214,7 @@ impl Reader<'_> {
     async fn read(&mut self, result: &RawValue) -> Result<Sent, Problem> {
         let ResultOf { host, service, exit_status, output, timestamp } =
             extract::parse(result.get().as_bytes())?;
-        let host = definition(self.app, Kind::Host.named(&host)).await?;
+        let host = definition(self.app, IdKind::Host.named(&host)).await?;
         if let Some(name) = &service {
             taking(&host, name)?;
         }

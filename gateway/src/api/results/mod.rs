@@ -32,7 +32,7 @@ use super::AppState;
 use super::hosts::{self, Host, definition, load};
 use super::request::auth::Principal;
 use super::request::extract::{Body, Path};
-use super::request::ids::{Kind, Named};
+use super::request::ids::{IdKind, Named};
 use super::request::{idempotency, parse};
 use super::response::problem::Problem;
 use super::services::{self, Service, unknown_service};
@@ -99,7 +99,7 @@ async fn of_host(
     headers: HeaderMap,
     Body(new): Body<NewResult>,
 ) -> Answer {
-    let host = definition(&app, Kind::Host.named(&host)).await?;
+    let host = definition(&app, IdKind::Host.named(&host)).await?;
     let sender = Sender { by: who.to_string(), key: idempotency::key_of(&headers)? };
     take(&app, sender, (host, None), new).await
 }
@@ -118,7 +118,7 @@ async fn of_service(
     headers: HeaderMap,
     Body(new): Body<NewResult>,
 ) -> Answer {
-    let host = definition(&app, Kind::Host.named(&host)).await?;
+    let host = definition(&app, IdKind::Host.named(&host)).await?;
     let sender = Sender { by: who.to_string(), key: idempotency::key_of(&headers)? };
     take(&app, sender, (host, Some(service)), new).await
 }

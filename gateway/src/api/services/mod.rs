@@ -19,7 +19,7 @@ use super::AppState;
 use super::hosts::{self, definition, load_ever_spec};
 use super::request::auth::Principal;
 use super::request::extract::Path;
-use super::request::ids::Kind;
+use super::request::ids::IdKind;
 use super::response::problem::Problem;
 use super::types::Page;
 use crate::clock;
@@ -50,7 +50,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     responses((status = 200, body = Page<Service>)))]
 async fn list(State(app): State<AppState>, Path(host): Path<String>) -> Result<Json<Page<Service>>, Problem> {
     let mut conn = app.store.reader().await?;
-    let spec = load_ever_spec(&app, &mut conn, Kind::Host.named(&host)).await?;
+    let spec = load_ever_spec(&app, &mut conn, IdKind::Host.named(&host)).await?;
     Ok(Json(Page { items: rendered(&app.live, &mut conn, &spec).await?, next: None }))
 }
 
@@ -102,7 +102,7 @@ async fn show(
     Path((host, service)): Path<(String, String)>,
 ) -> Result<Json<Service>, Problem> {
     let mut conn = app.store.reader().await?;
-    let spec = load_ever_spec(&app, &mut conn, Kind::Host.named(&host)).await?;
+    let spec = load_ever_spec(&app, &mut conn, IdKind::Host.named(&host)).await?;
     let all = rendered(&app.live, &mut conn, &spec).await?;
     let found = all.into_iter().find(|s| s.name == service);
     found.map(Json).ok_or_else(|| unknown_service(&Definition::from(&spec), &service))
@@ -127,7 +127,7 @@ async fn check(
     who: Principal,
     Path((host, service)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
-    let host = definition(&app, Kind::Host.named(&host)).await?;
+    let host = definition(&app, IdKind::Host.named(&host)).await?;
     if host.service(&service).is_none() {
         return Err(unknown_service(&host, &service));
     }

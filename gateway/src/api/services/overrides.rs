@@ -14,7 +14,7 @@ use crate::api::AppState;
 use crate::api::hosts::load;
 use crate::api::request::auth::Principal;
 use crate::api::request::extract::{Body, Path};
-use crate::api::request::ids::Kind;
+use crate::api::request::ids::IdKind;
 use crate::api::request::managed_by::{self, Manager};
 use crate::api::request::transaction::ApiTx;
 use crate::api::response::etag::{IfMatch, Tagged};
@@ -24,7 +24,7 @@ use crate::store::definition::{self, FieldError};
 use crate::store::events::Object;
 use crate::store::hosts::Listed;
 use crate::store::overrides::{self, Stored};
-use crate::store::removals::Kind as Removable;
+use crate::store::removals::Removable;
 use crate::store::{SqliteConnection, profiles, snapshot};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
@@ -40,7 +40,7 @@ async fn list(
     Path(host): Path<String>,
 ) -> Result<Json<Page<ServiceOverride>>, Problem> {
     let mut conn = app.store.reader().await?;
-    let host = load(&mut conn, Kind::Host.named(&host)).await?;
+    let host = load(&mut conn, IdKind::Host.named(&host)).await?;
     let all = overrides::list(&mut conn, host.id).await?;
     let items = all.iter().map(to_api).collect::<Result<_, _>>()?;
     Ok(Json(Page { items, next: None }))
@@ -73,7 +73,7 @@ async fn put(
 ) -> Result<Tagged<ServiceOverride>, Problem> {
     let change = definition::parse_new_service(&service, &Value::Object(body)).map_err(invalid)?;
     let mut write = ApiTx::begin(&app, &who).await?;
-    let host = load(write.tx(), Kind::Host.named(&host)).await?;
+    let host = load(write.tx(), IdKind::Host.named(&host)).await?;
     let before = overrides::find(write.tx(), host.id, &service).await?;
     if_match.check(before.as_ref().map_or(0, |b| b.version))?;
     let previous = in_effect(&app, write.tx(), &host, &service, before.as_ref()).await?;
@@ -81,7 +81,7 @@ async fn put(
     let version = overrides::put(write.tx(), host.id, &change, &managed).await?;
     write.made((Removable::Service, &format!("{}/{service}", host.name)), &manager).await?;
     let spec = snapshot::host_spec(write.tx(), host.id, &app.config.timing).await;
-    let spec = spec.map_err(Problem::internal)?.ok_or_else(|| Kind::Host.unknown(&host.name))?;
+    let spec = spec.map_err(Problem::internal)?.ok_or_else(|| IdKind::Host.unknown(&host.name))?;
     sensible(&spec, &change)?;
     has_a_check(write.tx(), &host, &change).await?;
     let data = json!({
@@ -176,7 +176,7 @@ async fn remove(
     if_match: IfMatch,
 ) -> Result<StatusCode, Problem> {
     let mut write = ApiTx::begin(&app, &who).await?;
-    let host = load(write.tx(), Kind::Host.named(&host)).await?;
+    let host = load(write.tx(), IdKind::Host.named(&host)).await?;
     let before = overrides::find(write.tx(), host.id, &service).await?;
     let before = before.ok_or_else(|| {
         Problem::not_found(format!(

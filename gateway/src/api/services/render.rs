@@ -6,7 +6,7 @@ use fleetgate_probes::sample::Status;
 
 use super::types::Service;
 use crate::api::acknowledgements;
-use crate::api::request::ids::{self, Kind, time_if_known};
+use crate::api::request::ids::{self, IdKind, time_if_known};
 use crate::api::types::{Metric, ThresholdSettings, not_empty};
 use crate::engine::definitions::{self, Definition};
 use crate::store::acknowledgements::Acknowledgement;
@@ -32,7 +32,7 @@ pub fn service(
     let name_of = |status: Option<Status>| status.map_or("pending", Status::name).to_owned();
     let result = state.map(|s| &s.result);
     Service {
-        host: Kind::Host.text(host.id),
+        host: IdKind::Host.text(host.id),
         host_name: host.name.clone(),
         name: spec.name.clone(),
         check: spec.check.to_owned(),

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::rentals::{HOUR, hence, must, path, rented, shop, text};
 use super::reports::{condition, hour, hours};
 use crate::api::reports::AT_ONCE;
-use crate::api::request::ids::Kind;
+use crate::api::request::ids::IdKind;
 use crate::api::testing::{Answer, TestApi};
 use crate::store::fixture;
 
@@ -60,7 +60,7 @@ async fn reports_of_a_device_that_changes_all_the_time_count_everything_and_list
     ] {
         fixture::run(&api.state.store, sql, &[&hour(0).as_millis().to_string()]).await;
     }
-    changes_all_day(&api, Kind::Host.parse(text(&rental["device"])).unwrap()).await;
+    changes_all_day(&api, IdKind::Host.parse(text(&rental["device"])).unwrap()).await;
 
     let (caller, report) = (api.operator(), format!("{}/report", path(&rental)));
     let answer = in_its_turn(&api, caller.get(&report)).await;

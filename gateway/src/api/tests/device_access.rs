@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::rental_access::renter;
 use super::rental_ssh::key;
 use super::rentals::{self, HOUR, field, hence, item, must, path, rented, renting, shop, text};
-use crate::api::request::ids::Kind;
+use crate::api::request::ids::IdKind;
 use crate::api::testing::{Answer, TestApi};
 use crate::identity::ssh_ca::mark;
 use crate::rental_access::{self, Call, Parts, Runner};
@@ -296,7 +296,7 @@ async fn access_of_which_a_backup_does_not_know_is_removed() {
 async fn access_of_a_rental_that_a_backup_does_not_have_is_removed() {
     let api = shop().await;
     renting(&api, "cam-1", json!({ "rentable": true, "ssh_account": "renter", "ssh_root": true })).await;
-    let device = Holding(Kind::Rental.text(Id::from_i64(77)), Arc::default());
+    let device = Holding(IdKind::Rental.text(Id::from_i64(77)), Arc::default());
     let running = Running::start(&api, &device);
     let exposed =
         |now: &Value| now["not_ready_reason"].as_str().is_some_and(|why| why.contains("new WireGuard"));
@@ -550,7 +550,7 @@ async fn the_monitor_hears_that_the_next_rental_waits_for_what_the_present_one_h
         renting(&api, "cam-1", settings.clone()).await;
         begun(&api).await;
         let next = rented(&api, item("cam-1", 2 * HOUR, 3 * HOUR)).await;
-        let next = Kind::Rental.parse(text(&next["id"])).unwrap_or_else(|unknown| panic!("{}", unknown.0));
+        let next = IdKind::Rental.parse(text(&next["id"])).unwrap_or_else(|unknown| panic!("{}", unknown.0));
         assert!(is_ready(&mut api), "{settings}: the present one has nothing yet");
         let running = Running::start(&api, &Devices::default().failing(calls));
         let mut ready = None;

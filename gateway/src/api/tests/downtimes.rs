@@ -4,7 +4,7 @@ use fleetgate_engine::messages::{MonitorInput, When};
 use serde_json::{Value, json};
 
 use super::with_monitor::Ward;
-use crate::api::request::ids::Kind;
+use crate::api::request::ids::IdKind;
 use crate::api::testing::TestApi;
 use crate::engine::handle::Changes;
 use crate::store::fixture;
@@ -262,7 +262,7 @@ async fn the_monitor_is_told_what_the_row_says() {
     assert!(api.state.handle.repeat().await && !api.state.handle.is_behind());
     assert_eq!(heard(&mut api), ["cancelled"]);
     // A change that was committed before the removal, and whose turn comes after it.
-    let id = Kind::Downtime.parse(path.rsplit('/').next().unwrap()).ok().unwrap();
+    let id = IdKind::Downtime.parse(path.rsplit('/').next().unwrap()).ok().unwrap();
     let late = Changes { downtimes: [id].into(), ..Changes::default() };
     api.state.handle.changed(late).await;
     assert_eq!(heard(&mut api), ["cancelled"], "and does not bring it back");

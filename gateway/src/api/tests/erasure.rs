@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::api::request::ids::Kind;
+use crate::api::request::ids::IdKind;
 use crate::api::testing::TestApi;
 use crate::backup::erased_ids::{self, ERASED_FILE};
 use crate::store::fixture;
@@ -25,7 +25,7 @@ async fn shop() -> TestApi {
 fn recorded(api: &TestApi) -> Vec<String> {
     let found = erased_ids::read(&api.state.config.data).unwrap();
     assert_eq!(found.damage(), None);
-    found.erasures.iter().map(|of| Kind::Customer.text(of.customer)).collect()
+    found.erasures.iter().map(|of| IdKind::Customer.text(of.customer)).collect()
 }
 
 async fn stays(api: &TestApi) {

@@ -12,7 +12,7 @@ use super::mine;
 use super::openapi::operations;
 use crate::api::document::conformance;
 use crate::api::document::examples::{ENROLMENT_TOKEN, LOGIN_LINK, PERSON, RESTORED_AT};
-use crate::api::request::ids::Kind;
+use crate::api::request::ids::IdKind;
 use crate::api::testing::{Answer, Caller, TestApi};
 use crate::store::enrolment_tokens::{self, EnrolmentToken};
 use crate::store::fixture;
@@ -193,8 +193,9 @@ impl Scene {
     /// The one of the examples.
     async fn insert_person(&mut self) {
         let customer = self.api.operator().get("/api/v1/customers/crm-17").await.json["id"].clone();
-        let customer = Kind::Customer.parse(customer.as_str().unwrap()).unwrap();
-        let person = people::Person::new(Kind::Person.parse(PERSON).unwrap(), customer, crate::clock::wall());
+        let customer = IdKind::Customer.parse(customer.as_str().unwrap()).unwrap();
+        let person =
+            people::Person::new(IdKind::Person.parse(PERSON).unwrap(), customer, crate::clock::wall());
         let mut tx = self.api.state.store.begin().await.unwrap();
         people::insert(&mut tx, &person).await.unwrap();
         tx.commit().await.unwrap();
@@ -205,7 +206,7 @@ impl Scene {
     async fn insert_login_link(&self) {
         let link: Token = LOGIN_LINK.parse().unwrap();
         let hash: String = link.hash().iter().map(|byte| format!("{byte:02x}")).collect();
-        let person = Kind::Person.parse(PERSON).unwrap().as_i64().to_string();
+        let person = IdKind::Person.parse(PERSON).unwrap().as_i64().to_string();
         let sql = "insert into person_login_links (hash, person, created_at, expires_at)
                    values (unhex($1), cast($2 as integer), 0, 9000000000000)";
         fixture::run(&self.api.state.store, sql, &[&hash, &person]).await;

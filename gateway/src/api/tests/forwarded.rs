@@ -7,7 +7,7 @@ use fleetgate_engine::messages::{FlowEnd, FlowRecord, FlowTraffic, GrantProtocol
 use serde_json::{Value, json};
 
 use super::rentals::hence;
-use crate::api::request::ids::Kind;
+use crate::api::request::ids::IdKind;
 use crate::api::testing::TestApi;
 use crate::store::forwarded;
 
@@ -17,7 +17,7 @@ async fn post(api: &TestApi, path: &str, body: Value) -> Value {
     made.json
 }
 
-fn id(kind: Kind, value: &Value) -> Id {
+fn id(kind: IdKind, value: &Value) -> Id {
     kind.parse(value.as_str().expect("an id")).expect("an id")
 }
 
@@ -35,7 +35,7 @@ async fn sent(api: &TestApi) -> (Value, Value) {
     let of_operator = FlowRecord {
         source: Id::from_i64(3),
         owner: SourceOwner::User { user: Id::from_i64(70), role: None },
-        host: id(Kind::Host, &device),
+        host: id(IdKind::Host, &device),
         rental: None,
         protocol: GrantProtocol::Tcp,
         port: 22,
@@ -49,8 +49,8 @@ async fn sent(api: &TestApi) -> (Value, Value) {
     let of_renter = FlowRecord {
         source: Id::from_i64(5),
         owner: SourceOwner::Person { person: Id::from_i64(60), customer: Id::from_i64(50) },
-        rental: Some(id(Kind::Rental, &rental)),
-        grant: id(Kind::Rental, &rental),
+        rental: Some(id(IdKind::Rental, &rental)),
+        grant: id(IdKind::Rental, &rental),
         ..of_operator
     };
     let mut tx = api.state.store.begin().await.unwrap();
@@ -70,7 +70,7 @@ async fn what_renters_sent_stands_under_their_rental_and_without_their_names() {
     let shown = api.operator().get(&format!("/api/v1/forwarded?rental={rental}")).await;
     let [row] = &shown.json["hours"].as_array().unwrap()[..] else { panic!("{}", shown.text) };
     let mut expected = json!({
-        "renter": Kind::Renter.text(Id::from_i64(5)), "person": Kind::Person.text(Id::from_i64(60)),
+        "renter": IdKind::Renter.text(Id::from_i64(5)), "person": IdKind::Person.text(Id::from_i64(60)),
         "rental": rental, "grant": rental, "host": "cam-1", "protocol": "tcp", "port": 22, "flows": 1,
         "sent_bytes": 100, "received_bytes": 900,
     });
@@ -78,8 +78,8 @@ async fn what_renters_sent_stands_under_their_rental_and_without_their_names() {
     assert_eq!(*row, expected, "no operator and no user");
     let of_operator = all.json["hours"].as_array().unwrap().iter().find(|row| row.get("rental").is_none());
     let of_operator = of_operator.expect("that of the operator");
-    assert_eq!(of_operator["user"], Kind::User.text(Id::from_i64(70)), "its user is gone");
-    assert_eq!(of_operator["grant"], Kind::Grant.text(Id::from_i64(8)));
+    assert_eq!(of_operator["user"], IdKind::User.text(Id::from_i64(70)), "its user is gone");
+    assert_eq!(of_operator["grant"], IdKind::Grant.text(Id::from_i64(8)));
 }
 
 #[tokio::test]

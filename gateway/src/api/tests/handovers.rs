@@ -12,13 +12,13 @@ use tokio::task::JoinSet;
 use super::connect::Site;
 use super::rental_access::{explained, renter};
 use super::rentals::{HOUR, field, hence, item, must, path, rented, renting, shop, text};
-use crate::api::request::ids::Kind;
+use crate::api::request::ids::IdKind;
 use crate::api::testing::{Answer, TestApi};
 use crate::maintenance::handovers::HandoverLog;
 use crate::store::fixture::run;
 use crate::store::rentals::handovers;
 
-fn id(kind: Kind, text: &Value) -> Id {
+fn id(kind: IdKind, text: &Value) -> Id {
     kind.parse(super::rentals::text(text)).unwrap_or_else(|unknown| panic!("{}", unknown.0))
 }
 
@@ -54,7 +54,7 @@ fn gate(api: &mut TestApi, rental: &Value) -> Option<Gate> {
         let Command::Policy(changes) = command else { continue };
         for change in changes {
             if let PolicyChange::Grant(spec) = change
-                && spec.target == GrantTarget::Rental(id(Kind::Rental, &rental["id"]))
+                && spec.target == GrantTarget::Rental(id(IdKind::Rental, &rental["id"]))
             {
                 found = Some(spec.gate);
             }
@@ -65,7 +65,7 @@ fn gate(api: &mut TestApi, rental: &Value) -> Option<Gate> {
 
 /// The last message to the monitor about a rental. `None`: to forget it.
 fn judged(api: &mut TestApi, rental: &Value) -> Option<HandoverSpec> {
-    let rental = id(Kind::Rental, &rental["id"]);
+    let rental = id(IdKind::Rental, &rental["id"]);
     let mut found = None;
     while let Ok(input) = api.monitor.try_recv() {
         match input {
@@ -79,7 +79,7 @@ fn judged(api: &mut TestApi, rental: &Value) -> Option<HandoverSpec> {
 
 /// The monitor hands a device over now.
 async fn handed_over(api: &TestApi, rental: &Value) {
-    let (rental, host) = (id(Kind::Rental, &rental["id"]), id(Kind::Host, &rental["device"]));
+    let (rental, host) = (id(IdKind::Rental, &rental["id"]), id(IdKind::Host, &rental["device"]));
     let mut tx = api.state.store.begin().await.unwrap();
     let at = crate::clock::wall();
     handovers::done(&mut tx, HandedOver { rental, host, at }).await.unwrap();
@@ -246,7 +246,7 @@ async fn a_forced_block_withdraws_the_access_of_a_rental_and_keeps_a_gate_shut()
         })
         .collect();
     let of = |rental: &Value| {
-        let rental = id(Kind::Rental, &rental["id"]);
+        let rental = id(IdKind::Rental, &rental["id"]);
         gates.iter().find(|(id, _)| *id == rental).map(|(_, gate)| gate).expect("a grant")
     };
     assert_eq!((of(&running).awaits_handover, of(&running).blocks.len()), (false, 1));
@@ -281,7 +281,7 @@ async fn a_delayed_rental_is_swapped_extended_listed_and_ended() {
         (&json!("delayed"), &json!("cam-2"))
     );
     let spec = judged(&mut api, &rental).unwrap();
-    assert_eq!((spec.host, spec.is_ready), (id(Kind::Host, &swapped.json["device"]), true));
+    assert_eq!((spec.host, spec.is_ready), (id(IdKind::Host, &swapped.json["device"]), true));
     begun(&api, "cam-1").await;
     handed_over(&api, &rental).await;
     assert_eq!(
@@ -404,7 +404,7 @@ async fn a_handover_of_the_monitor_is_stored_and_its_grant_is_loaded_again() {
     let (mut tasks, state) = (JoinSet::new(), &api.state);
     let (store, live, handle) = (state.store.clone(), state.live.clone(), state.handle.clone());
     let log = HandoverLog::start(&mut tasks, store, live, handle, state.rental_events.clone());
-    let (of, host) = (id(Kind::Rental, &rental["id"]), id(Kind::Host, &rental["device"]));
+    let (of, host) = (id(IdKind::Rental, &rental["id"]), id(IdKind::Host, &rental["device"]));
     log.add(HandoverStep::HandedOver(HandedOver { rental: of, host, at: crate::clock::wall() }));
     let mut loaded = None;
     for _ in 0..500 {

@@ -4,7 +4,7 @@ use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Wall;
 use serde_json::{Value, json};
 
-use crate::api::request::ids::{self, Kind};
+use crate::api::request::ids::{self, IdKind};
 use crate::api::testing::TestApi;
 use crate::store::fixture;
 use crate::store::intervals::{self, Change, Series};
@@ -12,7 +12,7 @@ use crate::store::intervals::{self, Change, Series};
 async fn device(api: &TestApi) -> HostId {
     let made = api.operator().post("/api/v1/devices", json!({ "name": "cam-07" })).await;
     assert_eq!(made.status, 201, "{}", made.text);
-    let id = Kind::Host.parse(made.json["device"]["id"].as_str().unwrap()).unwrap();
+    let id = IdKind::Host.parse(made.json["device"]["id"].as_str().unwrap()).unwrap();
     api.state.store.all_hosts(&fixture::TIMING).await.unwrap();
     id
 }
@@ -67,7 +67,7 @@ async fn states_are_shown_as_intervals_the_host_first() {
     }
     assert_eq!(api.viewer().get("/api/v1/hosts/cam-08/intervals").await.status, 404);
     assert_eq!(api.operator().delete("/api/v1/devices/cam-07").await.status, 204);
-    let gone = format!("/hosts/{}/intervals?from={}&to={}", Kind::Host.text(host), at(0), at(2));
+    let gone = format!("/hosts/{}/intervals?from={}&to={}", IdKind::Host.text(host), at(0), at(2));
     assert_eq!(get(&api, &gone).await["items"][0]["value"], "up", "of a removed host by its id");
 }
 

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::api::metrics::text;
 use crate::api::metrics_query::{MetricsQuery, QueriedSeries, QueryLimits};
-use crate::api::request::ids::{self, Kind};
+use crate::api::request::ids::{self, IdKind};
 use crate::api::testing::TestApi;
 use crate::history::Keep;
 use crate::store::fixture::{self, Dice};
@@ -501,9 +501,9 @@ async fn labels_narrow_the_hosts_that_are_named_and_a_removed_one_is_found_by_it
         let body = json!({ "name": name, "labels": { "site": site } });
         let made = api.operator().post("/api/v1/devices", body).await;
         assert_eq!(made.status, 201, "{}", made.text);
-        let id = Kind::Host.parse(made.json["device"]["id"].as_str().unwrap()).unwrap();
+        let id = IdKind::Host.parse(made.json["device"]["id"].as_str().unwrap()).unwrap();
         record(&api, &[sample(id, "ping", at, vec![Metric::plain("rta", 12.345_678_9, "ms")])]).await;
-        ids.push(Kind::Host.text(id));
+        ids.push(IdKind::Host.text(id));
     }
     let rest = format!("service=ping&metric=rta&points=24&{}", span(at, at + DAY));
     let both = format!("host=a&host=b&label=site%3Dsouth&{rest}");

@@ -17,7 +17,7 @@ use super::rental_ssh::{key, with_account, with_ssh};
 use super::rentals::{HOUR, field, item, must, rented, shop, text};
 use super::with_monitor::Ward;
 use crate::api::rentals::mine::page;
-use crate::api::request::ids::Kind;
+use crate::api::request::ids::IdKind;
 use crate::api::testing::{Answer, Caller, TestApi};
 use crate::api::{Client, openapi};
 use crate::store::fixture;
@@ -582,7 +582,7 @@ async fn put_at(api: &TestApi, (from, until): (Second, Second)) {
 async fn the_values_of_a_rental_are_seen_after_its_end_and_none_of_before_or_after() {
     let api = shop().await;
     let rental = rented(&api, json!({ "device": "cam-1", "until": super::rentals::hence(HOUR) })).await;
-    let device = Kind::Host.parse(text(&rental["device"])).unwrap();
+    let device = IdKind::Host.parse(text(&rental["device"])).unwrap();
     let begin = (crate::clock::day() - 1) * DAY;
     let minute = |n: i64| begin + n * 60;
     let metric =
@@ -679,7 +679,7 @@ async fn a_renter_reads_at_the_inner_address_what_is_open_and_why_not() {
     (of_others["name"], of_others["renters"]) = (json!("cellar"), json!([phone]));
     rented(&api, of_others).await;
     api.start_tunnel().await;
-    let peer = Kind::Renter.parse(&laptop).unwrap_or_else(|unknown| panic!("{}", unknown.0));
+    let peer = IdKind::Renter.parse(&laptop).unwrap_or_else(|unknown| panic!("{}", unknown.0));
     let here = api.state.config.pools().gateway().map(|address| address.to_string());
     let (status, page) = asked(&api, Client::Renter(peer), "/", &here[0]).await;
     assert_eq!(status, 200, "{page}");

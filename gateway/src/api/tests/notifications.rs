@@ -5,7 +5,7 @@ use fleetgate_engine::time::Wall;
 use serde_json::json;
 
 use crate::api::testing::{Answer, TestApi};
-use crate::store::outbox::{self, Channel, Kind, NewMessage};
+use crate::store::outbox::{self, Channel, NewMessage, OutboxKind};
 use crate::store::{contacts, fixture, notices};
 
 const CONTACTS: &str = "/api/v1/contacts";
@@ -144,7 +144,7 @@ async fn told(api: &TestApi) -> i64 {
     for (channel, address) in
         [(Channel::Email, "ops@example.org"), (Channel::Webhook, "https://h.example/secret")]
     {
-        let (contact, contact_name, kind) = (Id::from_i64(1), "ops", Kind::Notices);
+        let (contact, contact_name, kind) = (Id::from_i64(1), "ops", OutboxKind::Notices);
         let new =
             NewMessage { contact, contact_name, channel, address, kind, site: "", folded: 0, items: &items };
         ids.push(outbox::insert(&mut tx, &new, Wall::from_millis(0)).await.unwrap());

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::operators::{has_lost_its_peer, heard, key, sources};
 use super::rentals::{everything, field, must, text};
-use crate::api::request::ids::Kind;
+use crate::api::request::ids::IdKind;
 use crate::api::request::permission::Area;
 use crate::api::testing::{Answer, TestApi};
 use crate::config::Config;
@@ -154,8 +154,8 @@ async fn a_renter_gets_a_configuration_for_its_customer_s_block_and_its_place_in
     let commands = heard(&mut api);
     let [source] = sources(&commands)[..] else { panic!("{commands:?}") };
     let SourceOwner::Person { person, customer } = source.owner else { panic!("{source:?}") };
-    assert_eq!(json!(Kind::Person.text(person)), shown.json["person"]);
-    assert_eq!(json!(Kind::Customer.text(customer)), shown.json["customer"]);
+    assert_eq!(json!(IdKind::Person.text(person)), shown.json["person"]);
+    assert_eq!(json!(IdKind::Customer.text(customer)), shown.json["customer"]);
     let Some(Command::Upsert(spec, _)) = commands.last() else { panic!("{commands:?}") };
     assert_eq!((spec.kind, spec.id, spec.keys.len()), (PeerKind::Renter, source.peer, 1));
     assert!(api.monitor.try_recv().is_err(), "it is no host");
@@ -426,7 +426,7 @@ async fn the_drops_of_a_renter_are_shown_and_the_metrics_have_its_id_and_not_its
     let path = renter(&api, &ada, "ada-laptop").await;
     let id = path.rsplit('/').next().unwrap();
     let drops = [(DropReason::NotGranted, 7)].into_iter().collect();
-    api.state.live.set_peer(Kind::Renter.parse(id).unwrap(), PeerStatus { drops, ..PeerStatus::default() });
+    api.state.live.set_peer(IdKind::Renter.parse(id).unwrap(), PeerStatus { drops, ..PeerStatus::default() });
     assert_eq!(api.operator().get(&path).await.json["drops"], json!({ "not_granted": 7 }));
     let metrics = api.operator().get("/metrics").await.text;
     let expected = format!(r#"{{kind="renter",peer="{id}",reason="not_granted"}} 7"#);

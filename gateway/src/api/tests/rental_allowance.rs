@@ -7,20 +7,20 @@ use serde_json::{Value, json};
 
 use super::rental_access::{explained, renter};
 use super::rentals::{HOUR, book, field, hence, item, must, path, rented, shop, text};
-use crate::api::request::ids::Kind;
+use crate::api::request::ids::IdKind;
 use crate::api::testing::TestApi;
 use crate::maintenance::rental_allowances;
 use crate::store::{forwarded, policy};
 
 /// Forwards half of it in each direction, as the record of a flow that goes on, and lets the gateway look.
 async fn forward(api: &TestApi, rental: &Value, bytes: u64) {
-    let id = |kind: Kind, name: &str| kind.parse(text(&rental[name])).unwrap_or_else(|e| panic!("{}", e.0));
-    let (rental_id, customer) = (id(Kind::Rental, "id"), id(Kind::Customer, "customer"));
+    let id = |kind: IdKind, name: &str| kind.parse(text(&rental[name])).unwrap_or_else(|e| panic!("{}", e.0));
+    let (rental_id, customer) = (id(IdKind::Rental, "id"), id(IdKind::Customer, "customer"));
     let (now, half) = (crate::clock::wall(), FlowTraffic { packets: 1, bytes: bytes / 2 });
     let record = FlowRecord {
         source: rental_id,
         owner: SourceOwner::Person { person: rental_id, customer },
-        host: id(Kind::Host, "device"),
+        host: id(IdKind::Host, "device"),
         rental: Some(rental_id),
         protocol: GrantProtocol::Tcp,
         port: 22,

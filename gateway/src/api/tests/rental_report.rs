@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use super::rentals::{HOUR, hence, item, must, path, rented, renting, shop, text};
 use super::reports::{condition, hour, hours, put, spans, turns};
 use crate::api::rentals::report::freeze;
-use crate::api::request::ids::{self, Kind};
+use crate::api::request::ids::{self, IdKind};
 use crate::api::request::permission::Area;
 use crate::api::testing::{Answer, TestApi};
 use crate::maintenance::rental_reports;
@@ -17,7 +17,7 @@ use crate::store::fixture;
 use crate::store::intervals::Series;
 
 fn host(id: &Value) -> HostId {
-    Kind::Host.parse(text(id)).unwrap()
+    IdKind::Host.parse(text(id)).unwrap()
 }
 
 async fn report(api: &TestApi, rental: &Value) -> Answer {
@@ -157,7 +157,7 @@ async fn a_report_has_times_changes_availability_and_outages_of_the_time_of_the_
     assert_eq!((&ping["service"], condition(&ping["availability"], "host_down")), (&json!("ping"), 1.0));
     let outage = |device: HostId, service: Value, state: &str, from: i64, until: i64| {
         let of = times(from, until);
-        json!({ "device": Kind::Host.text(device), "service": service, "state": state,
+        json!({ "device": IdKind::Host.text(device), "service": service, "state": state,
                 "from": of["from"], "until": of["until"] })
     };
     let outages = [
@@ -185,8 +185,8 @@ async fn a_report_has_the_incidents_of_its_devices_in_the_time_of_the_customer_a
     let answer = report(&api, &rental).await;
     let incident = |id: i64, device: HostId, scope: &str, cause: &str, from: i64, until: i64| {
         let of = times(from, until);
-        json!({ "incident": Kind::Incident.text(Id::from_i64(id)), "scope": scope, "cause": cause,
-                "device": Kind::Host.text(device), "from": of["from"], "until": of["until"] })
+        json!({ "incident": IdKind::Incident.text(Id::from_i64(id)), "scope": scope, "cause": cause,
+                "device": IdKind::Host.text(device), "from": of["from"], "until": of["until"] })
     };
     let expected = json!([
         incident(9, devices[0], "host", "host_down", 0, 2),

@@ -5,7 +5,7 @@ use fleetgate_engine::messages::GATEWAY;
 use fleetgate_engine::time::Wall;
 use serde_json::{Value, json};
 
-use crate::api::request::ids::Kind;
+use crate::api::request::ids::IdKind;
 use crate::api::testing::{Answer, TestApi};
 use crate::store::intervals::{self, Change, Series};
 
@@ -23,7 +23,7 @@ async fn device(api: &TestApi, name: &str, site: Option<&str>) -> HostId {
     let labels = site.map_or(json!({}), |site| json!({ "site": site, "kind": "camera" }));
     let made = api.operator().post("/api/v1/devices", json!({ "name": name, "labels": labels })).await;
     assert_eq!(made.status, 201, "{}", made.text);
-    Kind::Host.parse(made.json["device"]["id"].as_str().unwrap()).unwrap()
+    IdKind::Host.parse(made.json["device"]["id"].as_str().unwrap()).unwrap()
 }
 
 pub(super) async fn put(api: &TestApi, changes: &[Change<'_>]) {
@@ -182,6 +182,6 @@ async fn a_period_ends_after_its_begin_and_now_at_the_latest() {
     let answer = api.viewer().get(&format!("/api/v1/reports/availability?{query}")).await;
     assert!(answer.json["to"].as_str().unwrap() < "9000", "{}", answer.text);
     assert_eq!(api.anonymous().get(&format!("/api/v1/reports/availability?{query}")).await.status, 401);
-    let unknown = Kind::Host.text(Id::from_i64(99));
+    let unknown = IdKind::Host.text(Id::from_i64(99));
     assert_eq!(report(&api, &format!("&host={unknown}")).await.status, 404);
 }

@@ -6,7 +6,7 @@ use fleetgate_engine::messages::{Arrival, FirstContact, HandoverSpec, MonitorInp
 use serde_json::{Value, json};
 
 use super::rentals::{HOUR, book, field, hence, item, must, path, rented, renting, shop, text};
-use crate::api::request::ids::Kind;
+use crate::api::request::ids::IdKind;
 use crate::api::testing::{Answer, TestApi};
 use crate::store::fixture::run;
 use crate::store::rentals::shipments;
@@ -32,7 +32,7 @@ fn refused(answer: &Answer) -> (u16, &str) {
 
 /// The last message to the monitor about a rental.
 fn judged(api: &mut TestApi, rental: &Value) -> Option<HandoverSpec> {
-    let rental = Kind::Rental.parse(text(&rental["id"])).unwrap_or_else(|unknown| panic!("{}", unknown.0));
+    let rental = IdKind::Rental.parse(text(&rental["id"])).unwrap_or_else(|unknown| panic!("{}", unknown.0));
     let mut found = None;
     while let Ok(input) = api.monitor.try_recv() {
         if let MonitorInput::Handover(spec) = input
@@ -52,7 +52,7 @@ async fn events(api: &TestApi, rental: &Value) -> Vec<String> {
 
 /// Lets the window of a rental, whose device was dispatched, be over for as long.
 async fn passed(api: &TestApi, rental: &Value, seconds: u64) {
-    let id = Kind::Rental.parse(text(&rental["id"])).unwrap_or_else(|unknown| panic!("{}", unknown.0));
+    let id = IdKind::Rental.parse(text(&rental["id"])).unwrap_or_else(|unknown| panic!("{}", unknown.0));
     let over = (crate::clock::wall() - Duration::from_secs(seconds)).as_millis();
     let sql = "update rentals set prepared_from = $2 - 5000, from_at = $2 - 4000, until_at = $2,
                    announced_at = $2 - 9000, announce_at = $2 - 5000, dispatched_at = $2 - 5000

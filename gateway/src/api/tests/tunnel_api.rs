@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::with_monitor::Ward;
-use crate::api::request::ids::Kind;
+use crate::api::request::ids::IdKind;
 use crate::api::{Client, tunnel_api};
 
 /// The device `nas`, a camera behind it, and requests through its tunnel.
@@ -29,7 +29,7 @@ impl Site {
         assert_eq!(operator.put("/api/v1/hosts/camera/services/clip", clip).await.status, 200);
         assert_eq!(operator.post("/api/v1/devices", json!({ "name": "other" })).await.status, 201);
         let shown = ward.api.viewer().get("/api/v1/hosts/nas").await.json;
-        let peer = Kind::Host.parse(shown["id"].as_str().unwrap()).unwrap();
+        let peer = IdKind::Host.parse(shown["id"].as_str().unwrap()).unwrap();
         Site { ward, peer }
     }
 
@@ -101,7 +101,7 @@ async fn a_change_of_state_says_which_device_sent_it() {
     let viewer = site.ward.api.viewer();
     let changes = viewer.get("/api/v1/events?since=0&kind=state.changed").await.json;
     let backup = changes["items"].as_array().unwrap().iter().find(|e| e["service"] == "backup").unwrap();
-    assert_eq!(backup["principal"], json!(format!("device:{}", Kind::Host.text(site.peer))));
+    assert_eq!(backup["principal"], json!(format!("device:{}", IdKind::Host.text(site.peer))));
     let audit = site.ward.api.admin().get("/api/v1/audit?kind=state").await.json;
     assert_eq!(audit["items"], json!([]), "{audit}");
 }
@@ -128,7 +128,7 @@ async fn a_peer_that_is_no_device_sends_nothing() {
     posted("/customers", json!({ "external_ref": "crm-17" })).await;
     let person = posted("/people", json!({ "customer": "crm-17" })).await;
     let renter = posted("/renters", json!({ "person": person["id"], "name": "laptop" })).await;
-    let peer = Kind::Renter.parse(renter["renter"]["id"].as_str().unwrap()).unwrap();
+    let peer = IdKind::Renter.parse(renter["renter"]["id"].as_str().unwrap()).unwrap();
     let before = site.ward.backup().await["last_result"].clone();
     for path in ["/results/backup?exit_status=2", "/results/backup?exit_status=2&host=nas"] {
         let request = Request::post(path).extension(ConnectInfo(Client::Device(peer)));
@@ -147,7 +147,7 @@ async fn attempts_on_other_hosts_are_in_the_audit_and_do_not_fill_it() {
     let written = site.ward.api.viewer().get("/api/v1/events?since=0&kind=result.refused").await.json;
     let written = written["items"].as_array().unwrap();
     assert_eq!(written.len(), 5);
-    let by = format!("device:{}", Kind::Host.text(site.peer));
+    let by = format!("device:{}", IdKind::Host.text(site.peer));
     assert!(written.iter().all(|event| event["principal"] == json!(by)), "{written:?}");
 }
 

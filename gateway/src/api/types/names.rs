@@ -107,7 +107,7 @@ sets! {
     closed WeekdayName "A day of the week." = sensor::DAYS.map(|(word, _)| word);
     closed PinSource "How an SSH host key became the pinned one." = ["tunnel", "given", "trusted"];
     open VerdictKind "The cause of a problem, as far as the evidence shows it." =
-        verdict::Kind::ALL.map(verdict::Kind::name);
+        verdict::VerdictKind::ALL.map(verdict::VerdictKind::name);
     open DropReasonName "Why a datagram or packet was dropped." = DropReason::ALL.map(DropReason::name);
 
     closed IncidentScope "How far an incident reaches." = messages::IncidentScope::ALL.map(messages::IncidentScope::name);
@@ -124,7 +124,7 @@ sets! {
         ["waiting", "sending", "sent", "suppressed", "given_up"];
     closed NotificationReason "Why a notification waits or is suppressed." = reasons();
     closed ChannelName "How a message is sent." = outbox::Channel::ALL.map(outbox::Channel::name);
-    closed MessageContent "What a message contains." = outbox::Kind::ALL.map(outbox::Kind::name);
+    closed MessageContent "What a message contains." = outbox::OutboxKind::ALL.map(outbox::OutboxKind::name);
     closed MessageResult "What became of a message." = ["waiting", "sent", "given_up"];
 
     closed TierName "What points of a metric are made of: samples, or buckets of 5 minutes, an hour or a day (UTC)." =
@@ -159,11 +159,13 @@ sets! {
         life::EndReason::AFTER_BEGIN.map(life::EndReason::name);
     open RentalChangeName "What was done with a rental." = What::ALL.map(What::name);
     open IntervalSeries "What an interval is about." = Series::ALL.map(Series::name);
-    open RentalEventKind "What happened to a rental." = rental_events::Kind::ALL.map(rental_events::Kind::name);
+    open RentalEventKind "What happened to a rental." =
+        rental_events::RentalEventKind::ALL.map(rental_events::RentalEventKind::name);
     open ExplanationResult "What the packet filter does with a packet, and why." = explain::RESULTS;
     open ForwardProbeResult "What became of a probe of forwarding." = explain::PROBE_RESULTS;
     closed ScopeName "A part of the API that a token can be limited to." = Area::ALL.map(Area::name);
-    closed RemovedKind "A kind of object that a program manages." = removals::Kind::ALL.map(removals::Kind::name);
+    closed RemovedKind "A kind of object that a program manages." =
+        removals::Removable::ALL.map(removals::Removable::name);
     open ReviewKindName "A kind of what a restore has brought back." = ReviewKind::ALL.map(ReviewKind::name);
     open ErrorCode "What went wrong. Programs branch on this." = CODES;
     open EventKindName "What happened." = event_data::KINDS.iter().map(|(kind, _)| *kind);

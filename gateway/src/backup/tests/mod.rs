@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::sync::Mutex;
 
-use fleetgate_engine::history::{DAY, Kind, Point};
+use fleetgate_engine::history::{DAY, Point, SeriesKind};
 use fleetgate_engine::id::HostId;
 use fleetgate_keys::PrivateKey;
 use tempfile::TempDir;
@@ -42,7 +42,7 @@ impl GatewayDir {
         .await;
         for series in [1, 2] {
             let points = (0..10 * DAY).step_by(60).map(|at| Point { at, value: Some((at % 977) as f64) });
-            let samples = Sealable { series, kind: Kind::Gauge, points: points.collect() };
+            let samples = Sealable { series, kind: SeriesKind::Gauge, points: points.collect() };
             store.put_days(&samples).await.unwrap();
         }
         GatewayDir { dir, store }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::plan::{Desired, Existing, Kind, Policy};
+use super::plan::{Desired, Existing, Policy, ResourceKind};
 
 /// The author and time of a removal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,11 +19,11 @@ pub struct Removed {
 }
 
 impl Removed {
-    pub fn words(&self, kind: Kind) -> String {
+    pub fn words(&self, kind: ResourceKind) -> String {
         let Removed { by, at, renamed_to } = self;
         match (renamed_to, kind) {
             (Some(name), _) => format!("renamed to {name} by {by} at {at}"),
-            (None, Kind::Downtime) => format!("cancelled by {by} at {at}"),
+            (None, ResourceKind::Downtime) => format!("cancelled by {by} at {at}"),
             (None, _) => format!("removed by {by} at {at}"),
         }
     }
@@ -51,20 +51,25 @@ enum Space {
     Rule,
 }
 
-fn space(kind: Kind) -> Option<Space> {
+fn space(kind: ResourceKind) -> Option<Space> {
     match kind {
-        Kind::Device | Kind::Host => Some(Space::Host),
-        Kind::Contact => Some(Space::Contact),
-        Kind::NotificationRule => Some(Space::Rule),
-        Kind::Profile | Kind::ProfileRules | Kind::Service | Kind::Downtime | Kind::Grant => None,
+        ResourceKind::Device | ResourceKind::Host => Some(Space::Host),
+        ResourceKind::Contact => Some(Space::Contact),
+        ResourceKind::NotificationRule => Some(Space::Rule),
+        ResourceKind::Profile
+        | ResourceKind::ProfileRules
+        | ResourceKind::Service
+        | ResourceKind::Downtime
+        | ResourceKind::Grant => None,
     }
 }
 
 /// Maps names of the file to present ones, unless those belong to another resource of the file.
 fn renamed(wanted: &[Desired], found: &[Existing], policy: &Policy) -> BTreeMap<(Space, String), String> {
-    let is_in_file =
-        |kind: Kind, name: &str| wanted.iter().any(|w| space(w.kind) == space(kind) && w.name == name);
-    let is_there = |kind: Kind, name: &str| {
+    let is_in_file = |kind: ResourceKind, name: &str| {
+        wanted.iter().any(|w| space(w.kind) == space(kind) && w.name == name)
+    };
+    let is_there = |kind: ResourceKind, name: &str| {
         let own = |f: &Existing| f.removed.is_none() && f.managed_by == policy.manager;
         found.iter().any(|f| f.kind == kind && f.name == name && own(f))
     };
@@ -95,7 +100,7 @@ fn call(mut w: Desired, renamed: &BTreeMap<(Space, String), String>) -> Desired 
             *parent = json!(now);
         }
     }
-    if let (Kind::Service, Some((host, service))) = (w.kind, w.name.split_once('/')) {
+    if let (ResourceKind::Service, Some((host, service))) = (w.kind, w.name.split_once('/')) {
         w.name = today(Space::Host, host).map(|now| format!("{now}/{service}")).unwrap_or(w.name);
     }
     if let Some(now) = space(w.kind).and_then(|space| today(space, &w.name)) {
@@ -114,10 +119,10 @@ fn gone(wanted: &[Desired], found: &[Existing], policy: &Policy) -> BTreeSet<Str
         !policy.overwrite && found.iter().find(same).is_some_and(|f| f.removed.is_some())
     };
     let is_there = |w: &Desired| found.iter().any(|f| f.kind == w.kind && f.name == w.name);
-    let hosts = |kind: Kind| wanted.iter().filter(move |w| w.kind == kind);
-    let devices = hosts(Kind::Device).filter(|w| is_removed(w)).map(|w| w.name.clone());
+    let hosts = |kind: ResourceKind| wanted.iter().filter(move |w| w.kind == kind);
+    let devices = hosts(ResourceKind::Device).filter(|w| is_removed(w)).map(|w| w.name.clone());
     let mut gone: BTreeSet<String> = devices.collect();
-    let behind = hosts(Kind::Host).filter(|w| {
+    let behind = hosts(ResourceKind::Host).filter(|w| {
         let with_it = !is_there(w) && leads_to(w).is_some_and(|via| gone.contains(via));
         is_removed(w) || with_it
     });
@@ -129,11 +134,15 @@ fn gone(wanted: &[Desired], found: &[Existing], policy: &Policy) -> BTreeSet<Str
 /// Returns the host that a resource requires.
 fn leads_to(w: &Desired) -> Option<&str> {
     match w.kind {
-        Kind::Host => w.fields.get("via").and_then(Value::as_str),
-        Kind::Downtime => w.fields.get("host").and_then(Value::as_str),
-        Kind::Grant => w.fields.get("target").and_then(|target| target["host"].as_str()),
-        Kind::Service => w.name.split('/').next(),
-        Kind::Profile | Kind::ProfileRules | Kind::Contact | Kind::NotificationRule | Kind::Device => None,
+        ResourceKind::Host => w.fields.get("via").and_then(Value::as_str),
+        ResourceKind::Downtime => w.fields.get("host").and_then(Value::as_str),
+        ResourceKind::Grant => w.fields.get("target").and_then(|target| target["host"].as_str()),
+        ResourceKind::Service => w.name.split('/').next(),
+        ResourceKind::Profile
+        | ResourceKind::ProfileRules
+        | ResourceKind::Contact
+        | ResourceKind::NotificationRule
+        | ResourceKind::Device => None,
     }
 }
 
@@ -143,24 +152,25 @@ mod tests {
     use super::super::report::render;
     use super::*;
 
-    fn removed(kind: Kind, name: &str, to: Option<&str>) -> Existing {
+    fn removed(kind: ResourceKind, name: &str, to: Option<&str>) -> Existing {
         let removed = Removed { by: "user:ann".into(), at: "T".into(), renamed_to: to.map(str::to_owned) };
         Existing { removed: Some(removed), id: Some("g_1".into()), ..found(kind, name, json!({})) }
     }
 
     fn site() -> Vec<Desired> {
         vec![
-            wanted(Kind::Device, "cam", json!({ "parents": ["router"] })),
-            wanted(Kind::Device, "router", json!({})),
-            wanted(Kind::Host, "nas", json!({ "via": "router", "address": "10.0.0.1" })),
-            wanted(Kind::Service, "nas/ping", json!({ "disabled": true })),
-            wanted(Kind::Downtime, "move", json!({ "host": "router" })),
+            wanted(ResourceKind::Device, "cam", json!({ "parents": ["router"] })),
+            wanted(ResourceKind::Device, "router", json!({})),
+            wanted(ResourceKind::Host, "nas", json!({ "via": "router", "address": "10.0.0.1" })),
+            wanted(ResourceKind::Service, "nas/ping", json!({ "disabled": true })),
+            wanted(ResourceKind::Downtime, "move", json!({ "host": "router" })),
         ]
     }
 
     #[test]
     fn what_was_removed_stays_so_with_what_needs_it() {
-        let found = [removed(Kind::Device, "router", None), found(Kind::Device, "cam", json!({}))];
+        let found =
+            [removed(ResourceKind::Device, "router", None), found(ResourceKind::Device, "cam", json!({}))];
         let steps = plan(&settle(site(), &found, &policy()), &found, &policy());
         let expected = "! device router: removed by user:ann at T, and not recreated; --overwrite creates it \
                         again, with new keys\n\
@@ -173,7 +183,8 @@ mod tests {
     #[test]
     fn what_was_removed_is_made_again_when_that_is_said() {
         let policy = Policy { overwrite: true, ..policy() };
-        let found = [removed(Kind::Device, "router", None), found(Kind::Device, "cam", json!({}))];
+        let found =
+            [removed(ResourceKind::Device, "router", None), found(ResourceKind::Device, "cam", json!({}))];
         let steps = plan(&settle(site(), &found, &policy), &found, &policy);
         let made: Vec<_> = steps.iter().filter(|s| s.act == Act::Make).map(|s| s.name.as_str()).collect();
         assert_eq!(made, ["router", "nas", "nas/ping", "move"]);
@@ -182,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_removal_that_the_file_does_not_name_is_forgotten() {
-        let found = [removed(Kind::Device, "old", None)];
+        let found = [removed(ResourceKind::Device, "old", None)];
         let steps = plan(&settle(Vec::new(), &found, &policy()), &found, &policy());
         assert_eq!(steps[0].act, Act::Forget);
         let expected = "~ device old: removed by user:ann at T; not in the file, and forgotten\n";
@@ -192,15 +203,15 @@ mod tests {
     #[test]
     fn another_name_is_a_change_like_others() {
         let there = [
-            removed(Kind::Device, "router", Some("gate")),
-            found(Kind::Device, "cam", json!({ "parents": ["gate"] })),
+            removed(ResourceKind::Device, "router", Some("gate")),
+            found(ResourceKind::Device, "cam", json!({ "parents": ["gate"] })),
             Existing {
                 edited_by: Some("user:ann".into()),
-                ..found(Kind::Device, "gate", json!({ "name": "gate" }))
+                ..found(ResourceKind::Device, "gate", json!({ "name": "gate" }))
             },
-            found(Kind::Host, "nas", json!({ "via": "gate", "address": "10.0.0.1" })),
-            found(Kind::Service, "nas/ping", json!({ "disabled": true })),
-            found(Kind::Downtime, "move", json!({ "host": "gate" })),
+            found(ResourceKind::Host, "nas", json!({ "via": "gate", "address": "10.0.0.1" })),
+            found(ResourceKind::Service, "nas/ping", json!({ "disabled": true })),
+            found(ResourceKind::Downtime, "move", json!({ "host": "gate" })),
         ];
         let steps = plan(&settle(site(), &there, &policy()), &there, &policy());
         let expected = "! device gate: kept, changed by user:ann; --overwrite restores the version of the file\n      \

@@ -19,7 +19,7 @@ use super::super::device::present;
 use super::super::host::pages;
 use super::absent::Removed;
 use super::file::{BadFile, Source};
-use super::plan::{Desired, Existing, Kind, PlanStep, Policy};
+use super::plan::{Desired, Existing, PlanStep, Policy, ResourceKind};
 use crate::api::downtimes;
 use crate::clock;
 use crate::store::recurrence::{self, Text};
@@ -66,7 +66,7 @@ impl Source<'_> {
             "comment": d.comment,
         });
         fields.as_object_mut().into_iter().for_each(|fields| fields.extend(when.clone()));
-        Ok(self.wanted(Kind::Downtime, name, fields))
+        Ok(self.wanted(ResourceKind::Downtime, name, fields))
     }
 
     fn once(&self, at: usize, d: &Downtime) -> Result<Map<String, Value>, BadFile> {
@@ -145,7 +145,7 @@ pub(super) fn is_over(wanted: &Desired) -> bool {
             end.map(|end: jiff::Timestamp| Wall::from_millis(end.as_millisecond()))
         }
     };
-    wanted.kind == Kind::Downtime && ends.is_some_and(|end| end <= clock::wall())
+    wanted.kind == ResourceKind::Downtime && ends.is_some_and(|end| end <= clock::wall())
 }
 
 /// Returns the newest downtime of each name that is not over. A downtime of a removed host does not
@@ -198,7 +198,7 @@ fn found(name: String, d: downtimes::Downtime) -> Existing {
         d.cancelled_at.map(|at| Removed { by: edited_by.clone().unwrap_or_default(), at, renamed_to: None });
     let id = removed.is_none().then_some(d.id);
     Existing {
-        kind: Kind::Downtime,
+        kind: ResourceKind::Downtime,
         name,
         fields,
         managed_by,

@@ -6,14 +6,14 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use super::plan::{Act, Existing, Kind, PlanStep};
+use super::plan::{Act, Existing, PlanStep, ResourceKind};
 
 /// The existing resources and the steps for those of the file.
 pub struct Fleet<'a> {
     pub found: &'a [Existing],
     pub made: &'a [PlanStep],
     /// All resources of the file.
-    pub named: &'a BTreeSet<(Kind, &'a str)>,
+    pub named: &'a BTreeSet<(ResourceKind, &'a str)>,
 }
 
 impl Fleet<'_> {
@@ -102,8 +102,8 @@ fn ends(step: &PlanStep) -> bool {
     step.act == Act::Remove && is_host(step.kind)
 }
 
-fn is_host(kind: Kind) -> bool {
-    matches!(kind, Kind::Host | Kind::Device)
+fn is_host(kind: ResourceKind) -> bool {
+    matches!(kind, ResourceKind::Host | ResourceKind::Device)
 }
 
 fn via(found: &Existing) -> Option<&str> {
@@ -138,7 +138,8 @@ fn dependents_first(steps: Vec<PlanStep>, found: &[Existing]) -> Vec<PlanStep> {
 
 /// Orders new profiles after those of the file that they extend.
 pub fn inherited_first(steps: Vec<PlanStep>) -> Vec<PlanStep> {
-    let (mut profiles, rest): (Vec<PlanStep>, _) = steps.into_iter().partition(|s| s.kind == Kind::Profile);
+    let (mut profiles, rest): (Vec<PlanStep>, _) =
+        steps.into_iter().partition(|s| s.kind == ResourceKind::Profile);
     let mut ordered: Vec<PlanStep> = Vec::with_capacity(profiles.len());
     while !profiles.is_empty() {
         let waits = |s: &PlanStep| {
@@ -159,9 +160,9 @@ fn extended(fields: &Map<String, Value>) -> impl Iterator<Item = &str> {
 /// Orders removed profiles before those they extend. Profiles are removed last.
 fn heirs_first(steps: Vec<PlanStep>, found: &[Existing]) -> Vec<PlanStep> {
     let (profiles, mut rest): (Vec<PlanStep>, Vec<PlanStep>) =
-        steps.into_iter().partition(|s| s.kind == Kind::Profile);
+        steps.into_iter().partition(|s| s.kind == ResourceKind::Profile);
     let with_heirs = profiles.into_iter().map(|step| {
-        let there = found.iter().find(|f| f.kind == Kind::Profile && f.name == step.name);
+        let there = found.iter().find(|f| f.kind == ResourceKind::Profile && f.name == step.name);
         PlanStep { fields: there.map(|f| f.fields.clone()).unwrap_or_default(), ..step }
     });
     let mut last = inherited_first(with_heirs.collect());

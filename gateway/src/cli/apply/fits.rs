@@ -12,12 +12,12 @@ use fleetgate_engine::notification::Selector;
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 
-use super::plan::{Act, Existing, Kind, PlanStep};
+use super::plan::{Act, Existing, PlanStep, ResourceKind};
 use crate::store::definition;
 
 /// A conflict, and its step.
 pub struct Misfit {
-    pub of: (Kind, String),
+    pub of: (ResourceKind, String),
     pub field: String,
     pub what: String,
 }
@@ -25,7 +25,10 @@ pub struct Misfit {
 type Fields<'a> = &'a Map<String, Value>;
 
 /// All resources after the run, by kind and name.
-pub struct Future<'a>(BTreeMap<(Kind, &'a str), Fields<'a>>, BTreeMap<(Kind, &'a str), Fields<'a>>);
+pub struct Future<'a>(
+    BTreeMap<(ResourceKind, &'a str), Fields<'a>>,
+    BTreeMap<(ResourceKind, &'a str), Fields<'a>>,
+);
 
 impl<'a> Future<'a> {
     pub fn of(steps: &'a [PlanStep], found: &'a [Existing]) -> Self {
@@ -46,13 +49,14 @@ impl<'a> Future<'a> {
     }
 
     /// Returns a field. A field that the file does not give stays as it was.
-    fn field(&self, kind: Kind, name: &str, field: &str) -> Option<&'a Value> {
-        let of =
-            |all: &BTreeMap<(Kind, &'a str), Fields<'a>>| all.get(&(kind, name)).and_then(|f| f.get(field));
+    fn field(&self, kind: ResourceKind, name: &str, field: &str) -> Option<&'a Value> {
+        let of = |all: &BTreeMap<(ResourceKind, &'a str), Fields<'a>>| {
+            all.get(&(kind, name)).and_then(|f| f.get(field))
+        };
         of(&self.0).or_else(|| of(&self.1))
     }
 
-    fn names(&self, kind: Kind) -> impl Iterator<Item = &'a str> {
+    fn names(&self, kind: ResourceKind) -> impl Iterator<Item = &'a str> {
         self.0.keys().filter(move |(k, _)| *k == kind).map(|(_, name)| *name)
     }
 
@@ -63,10 +67,10 @@ impl<'a> Future<'a> {
         self.nothing_is_before_itself()?;
         for step in steps.iter().filter(|s| matches!(s.act, Act::Make | Act::Change)) {
             match step.kind {
-                Kind::Service => self.has_a_check(step, &catalogue)?,
-                Kind::Host => self.is_within_reach(step)?,
-                Kind::Downtime => self.has_its_service(step, &catalogue)?,
-                Kind::Device => has_what_its_budget_is_of(step)?,
+                ResourceKind::Service => self.has_a_check(step, &catalogue)?,
+                ResourceKind::Host => self.is_within_reach(step)?,
+                ResourceKind::Downtime => self.has_its_service(step, &catalogue)?,
+                ResourceKind::Device => has_what_its_budget_is_of(step)?,
                 _ => {}
             }
         }
@@ -75,30 +79,34 @@ impl<'a> Future<'a> {
 
     fn catalogue(&self) -> Result<Catalogue, Misfit> {
         let is_own = |name: &&str| !builtin().iter().any(|p| p.name == **name);
-        let own = self.names(Kind::Profile).filter(is_own).map(|name| self.profile(name));
+        let own = self.names(ResourceKind::Profile).filter(is_own).map(|name| self.profile(name));
         let rules = self.rules().iter().map(|rule| ProfileRule {
             selector: Selector(serde_json::from_value(rule["labels"].clone()).unwrap_or_default()),
             profile: rule["profile"].as_str().unwrap_or_default().to_owned(),
         });
         Catalogue::new(own.collect(), rules.collect()).map_err(|bad| {
             let (of, field) = match &bad {
-                BadCatalogue::Unknown(..) => ((Kind::ProfileRules, String::new()), "rules".to_owned()),
+                BadCatalogue::Unknown(..) => {
+                    ((ResourceKind::ProfileRules, String::new()), "rules".to_owned())
+                }
                 BadCatalogue::UnknownParent { profile, .. } | BadCatalogue::Cycle(profile, _) => {
-                    ((Kind::Profile, profile.clone()), "extends".to_owned())
+                    ((ResourceKind::Profile, profile.clone()), "extends".to_owned())
                 }
                 BadCatalogue::NoCheck { profile, service } => {
-                    ((Kind::Profile, profile.clone()), format!("services.{service}"))
+                    ((ResourceKind::Profile, profile.clone()), format!("services.{service}"))
                 }
-                BadCatalogue::TooMany(profile) => ((Kind::Profile, profile.clone()), "services".to_owned()),
+                BadCatalogue::TooMany(profile) => {
+                    ((ResourceKind::Profile, profile.clone()), "services".to_owned())
+                }
             };
             Misfit { of, field, what: bad.to_string() }
         })
     }
 
     fn profile(&self, name: &str) -> Profile {
-        let services = self.field(Kind::Profile, name, "services").and_then(Value::as_object);
+        let services = self.field(ResourceKind::Profile, name, "services").and_then(Value::as_object);
         let services = services.into_iter().flatten();
-        let extends = self.field(Kind::Profile, name, "extends").and_then(Value::as_array);
+        let extends = self.field(ResourceKind::Profile, name, "extends").and_then(Value::as_array);
         Profile {
             name: name.to_owned(),
             summary: String::new(),
@@ -122,8 +130,9 @@ impl<'a> Future<'a> {
 
     /// Returns whether a host's profiles have a service, and their names.
     fn by_profile(&self, host: &str, service: &str, catalogue: &Catalogue) -> (bool, String) {
-        let of =
-            |field: &str| [Kind::Device, Kind::Host].into_iter().find_map(|k| self.field(k, host, field));
+        let of = |field: &str| {
+            [ResourceKind::Device, ResourceKind::Host].into_iter().find_map(|k| self.field(k, host, field))
+        };
         let own = of("profile").and_then(Value::as_str).filter(|name| !name.is_empty());
         let labels: BTreeMap<String, String> =
             of("labels").and_then(|v| serde_json::from_value(v.clone()).ok()).unwrap_or_default();
@@ -136,7 +145,7 @@ impl<'a> Future<'a> {
         let text = |field: &str| step.fields.get(field).and_then(Value::as_str);
         let (Some(host), Some(service)) = (text("host"), text("service")) else { return Ok(()) };
         let (known, names) = self.by_profile(host, service, catalogue);
-        let own = self.field(Kind::Service, &format!("{host}/{service}"), "check").is_some();
+        let own = self.field(ResourceKind::Service, &format!("{host}/{service}"), "check").is_some();
         // The services of a host named by its id are unknown here.
         (known || own || host.contains('_')).then_some(()).ok_or_else(|| {
             let what =
@@ -147,22 +156,22 @@ impl<'a> Future<'a> {
 
     /// Checks that the address of a host lies in a network of its device.
     fn is_within_reach(&self, step: &PlanStep) -> Result<(), Misfit> {
-        let text = |field: &str| self.field(Kind::Host, &step.name, field).and_then(Value::as_str);
+        let text = |field: &str| self.field(ResourceKind::Host, &step.name, field).and_then(Value::as_str);
         let (Some(via), Some(address)) = (text("via"), text("address")) else { return Ok(()) };
         let expected = format!("{address:?}: an IP address is expected, such as 192.168.1.5");
         let address: IpAddr =
             address.parse().map_err(|_| misfit(step, "address", format!("address: {expected}")))?;
-        if self.0.contains_key(&(Kind::Host, via)) {
+        if self.0.contains_key(&(ResourceKind::Host, via)) {
             return Err(misfit(step, "via", format!("via: {via} is not a device, so it has no tunnel")));
         }
-        if !self.0.contains_key(&(Kind::Device, via)) {
+        if !self.0.contains_key(&(ResourceKind::Device, via)) {
             return Ok(());
         }
-        if self.field(Kind::Device, via, "tunnel") == Some(&Value::Bool(false)) {
+        if self.field(ResourceKind::Device, via, "tunnel") == Some(&Value::Bool(false)) {
             let what = format!("via: {via} has no tunnel, so no host can be reached through it");
             return Err(misfit(step, "via", what));
         }
-        let networks = self.field(Kind::Device, via, "networks").and_then(Value::as_array);
+        let networks = self.field(ResourceKind::Device, via, "networks").and_then(Value::as_array);
         let mut networks = networks.into_iter().flatten().filter_map(|n| n.as_str()?.parse::<IpNet>().ok());
         let what =
             format!("address: {address} is in none of the networks behind {via}: add its network there");
@@ -174,8 +183,8 @@ impl<'a> Future<'a> {
     fn needs(&self, step: &PlanStep, users: &BTreeMap<String, String>) -> Option<String> {
         let name = &step.name;
         match step.kind {
-            Kind::Contact => self.rule_for(name).map(|rule| format!("notification rule {rule}")),
-            Kind::Profile => {
+            ResourceKind::Contact => self.rule_for(name).map(|rule| format!("notification rule {rule}")),
+            ResourceKind::Profile => {
                 let heir = self.heir_of(name).map(|heir| format!("profile {heir}"));
                 let rules = || self.is_in_rules(name).then(|| "a profile rule".to_owned());
                 heir.or_else(rules).or_else(|| self.host_by(name, users).map(|host| format!("host {host}")))
@@ -185,8 +194,9 @@ impl<'a> Future<'a> {
     }
 
     fn heir_of(&self, profile: &str) -> Option<&'a str> {
-        let extends = |heir: &&str| self.field(Kind::Profile, heir, "extends").and_then(Value::as_array);
-        self.names(Kind::Profile)
+        let extends =
+            |heir: &&str| self.field(ResourceKind::Profile, heir, "extends").and_then(Value::as_array);
+        self.names(ResourceKind::Profile)
             .find(|heir| extends(heir).is_some_and(|list| list.iter().any(|e| e == profile)))
     }
 
@@ -195,17 +205,18 @@ impl<'a> Future<'a> {
     }
 
     fn rules(&self) -> &'a [Value] {
-        let fields = self.0.get(&(Kind::ProfileRules, ""));
+        let fields = self.0.get(&(ResourceKind::ProfileRules, ""));
         fields.and_then(|fields| fields.get("rules")?.as_array()).map_or(&[], Vec::as_slice)
     }
 
     fn rule_for(&self, contact: &str) -> Option<&'a str> {
-        let of = |rule: &&str| self.field(Kind::NotificationRule, rule, "contact");
-        self.names(Kind::NotificationRule).find(|rule| of(rule).and_then(Value::as_str) == Some(contact))
+        let of = |rule: &&str| self.field(ResourceKind::NotificationRule, rule, "contact");
+        self.names(ResourceKind::NotificationRule)
+            .find(|rule| of(rule).and_then(Value::as_str) == Some(contact))
     }
 
     fn host_by<'b>(&self, profile: &str, users: &'b BTreeMap<String, String>) -> Option<&'b str> {
-        let kinds = [Kind::Device, Kind::Host];
+        let kinds = [ResourceKind::Device, ResourceKind::Host];
         let uses = |(host, now): &(&'b String, &'b String)| {
             let will_be = kinds.into_iter().find_map(|kind| self.field(kind, host, "profile"));
             let is_gone = !kinds.iter().any(|kind| self.0.contains_key(&(*kind, host.as_str())))
@@ -216,7 +227,7 @@ impl<'a> Future<'a> {
     }
 
     fn nothing_is_before_itself(&self) -> Result<(), Misfit> {
-        let hosts = [Kind::Device, Kind::Host];
+        let hosts = [ResourceKind::Device, ResourceKind::Host];
         let all = hosts.into_iter().flat_map(|kind| self.names(kind).map(move |name| (kind, name)));
         let mut before: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         let mut kinds = BTreeMap::new();
@@ -272,8 +283,9 @@ fn first_needed(
     found: &[Existing],
     users: &BTreeMap<String, String>,
 ) -> Option<(usize, String)> {
-    let ends =
-        |step: &PlanStep| step.act == Act::Remove && matches!(step.kind, Kind::Contact | Kind::Profile);
+    let ends = |step: &PlanStep| {
+        step.act == Act::Remove && matches!(step.kind, ResourceKind::Contact | ResourceKind::Profile)
+    };
     if !steps.iter().any(ends) {
         return None;
     }

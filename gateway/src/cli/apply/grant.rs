@@ -18,7 +18,7 @@ use super::super::device::present;
 use super::super::host::pages;
 use super::downtime::text;
 use super::file::{BadFile, Source};
-use super::plan::{Desired, Existing, Kind, PlanStep};
+use super::plan::{Desired, Existing, PlanStep, ResourceKind};
 use super::refusals::Names;
 use crate::api::grants::{self, GrantAccess, Port};
 use crate::api::operators::Operator;
@@ -78,7 +78,7 @@ impl Source<'_> {
             "until": g.until.map(moment).transpose()?,
             "reason": g.reason.unwrap_or_default(),
         });
-        Ok(self.wanted(Kind::Grant, name, fields))
+        Ok(self.wanted(ResourceKind::Grant, name, fields))
     }
 
     /// Returns the access list in the form in which the gateway shows it.
@@ -121,7 +121,7 @@ fn taken_over(wanted: &Desired, owners: &BTreeMap<String, String>) -> Option<Str
 pub(super) fn is_over(wanted: &Desired) -> bool {
     let until = wanted.fields.get("until").and_then(Value::as_str).and_then(|until| until.parse().ok());
     let until = until.map(|until: jiff::Timestamp| Wall::from_millis(until.as_millisecond()));
-    wanted.kind == Kind::Grant && until.is_some_and(|until| until <= clock::wall())
+    wanted.kind == ResourceKind::Grant && until.is_some_and(|until| until <= clock::wall())
 }
 
 /// Returns the grants with names that are in effect or planned. Reads the names that grants of the file
@@ -131,7 +131,7 @@ pub(super) async fn look(
     wanted: &[Desired],
     names: &mut Names,
 ) -> anyhow::Result<Vec<Existing>> {
-    let is_wanted = wanted.iter().any(|w| w.kind == Kind::Grant);
+    let is_wanted = wanted.iter().any(|w| w.kind == ResourceKind::Grant);
     let all: Vec<grants::Grant> = match pages(client, "/grants", &[]).await {
         // A file without grants needs no permission for them.
         Err(error) if !is_wanted && is_forbidden(&error) => return Ok(Vec::new()),
@@ -166,7 +166,7 @@ fn found(g: grants::Grant, owners: &BTreeMap<String, String>) -> Option<Existing
         "reason": g.reason,
     }));
     Some(Existing {
-        kind: Kind::Grant,
+        kind: ResourceKind::Grant,
         name: g.name?,
         fields: fields.as_object().cloned().unwrap_or_default(),
         managed_by: g.managed.managed_by,

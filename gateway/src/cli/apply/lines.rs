@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::plan::Kind;
+use super::plan::ResourceKind;
 
 /// The start of each line, to find a line by its offset in the text.
 pub(super) struct Begins(Vec<usize>);
@@ -29,20 +29,20 @@ impl Begins {
 pub struct Lines(BTreeMap<String, usize>);
 
 impl Lines {
-    pub fn of(root: &DeTable<'_>, begins: &Begins, kind: Kind, name: &str) -> Lines {
+    pub fn of(root: &DeTable<'_>, begins: &Begins, kind: ResourceKind, name: &str) -> Lines {
         let mut lines = Lines::default();
         let of_host = |list: &'static str, host: &str, service: &str| {
             let services = entry(root, &[list, host])?.as_table()?.get("services")?.get_ref();
             services.as_table()?.get(service).map(Spanned::get_ref)
         };
         let found = match (kind, name.split_once('/')) {
-            (Kind::Service, Some((host, service))) => {
+            (ResourceKind::Service, Some((host, service))) => {
                 of_host("devices", host, service).or_else(|| of_host("hosts", host, service))
             }
-            (Kind::ProfileRules, _) => root.get("profile_rules").map(Spanned::get_ref),
+            (ResourceKind::ProfileRules, _) => root.get("profile_rules").map(Spanned::get_ref),
             _ => entry(root, &[table(kind), name]),
         };
-        let at = if kind == Kind::ProfileRules { "rules" } else { "" };
+        let at = if kind == ResourceKind::ProfileRules { "rules" } else { "" };
         found.into_iter().for_each(|value| lines.below(at, value, begins));
         lines
     }
@@ -96,16 +96,16 @@ pub(super) fn endless(root: &DeTable<'_>) -> Option<usize> {
     root.values().find_map(within)
 }
 
-fn table(kind: Kind) -> &'static str {
+fn table(kind: ResourceKind) -> &'static str {
     match kind {
-        Kind::Profile => "profiles",
-        Kind::ProfileRules => "profile_rules",
-        Kind::Contact => "contacts",
-        Kind::NotificationRule => "notification_rules",
-        Kind::Device | Kind::Service => "devices",
-        Kind::Host => "hosts",
-        Kind::Downtime => "downtimes",
-        Kind::Grant => "grants",
+        ResourceKind::Profile => "profiles",
+        ResourceKind::ProfileRules => "profile_rules",
+        ResourceKind::Contact => "contacts",
+        ResourceKind::NotificationRule => "notification_rules",
+        ResourceKind::Device | ResourceKind::Service => "devices",
+        ResourceKind::Host => "hosts",
+        ResourceKind::Downtime => "downtimes",
+        ResourceKind::Grant => "grants",
     }
 }
 
@@ -124,11 +124,11 @@ mod tests {
         let root = DeTable::parse(text).unwrap();
         let begins = Begins::of(text);
         let of = |kind, name: &str, field: &str| Lines::of(root.get_ref(), &begins, kind, name).line(field);
-        assert_eq!(of(Kind::Device, "a", "ssh.user"), Some(2));
-        assert_eq!(of(Kind::Device, "a", "ssh.port"), Some(2));
-        assert_eq!(of(Kind::Device, "a", "thresholds[1].metric"), Some(5));
-        assert_eq!(of(Kind::Device, "a", "labels"), None);
-        assert_eq!(of(Kind::Service, "a/ping", "interval_s"), Some(8));
-        assert_eq!(of(Kind::ProfileRules, "", "rules[0].profile"), Some(10));
+        assert_eq!(of(ResourceKind::Device, "a", "ssh.user"), Some(2));
+        assert_eq!(of(ResourceKind::Device, "a", "ssh.port"), Some(2));
+        assert_eq!(of(ResourceKind::Device, "a", "thresholds[1].metric"), Some(5));
+        assert_eq!(of(ResourceKind::Device, "a", "labels"), None);
+        assert_eq!(of(ResourceKind::Service, "a/ping", "interval_s"), Some(8));
+        assert_eq!(of(ResourceKind::ProfileRules, "", "rules[0].profile"), Some(10));
     }
 }

@@ -42,7 +42,7 @@ use crate::api::removals::Removal;
 use crate::api::types::{Managed, Page};
 use crate::api::{Affected, Effect};
 use crate::cli::out;
-use plan::{Act, Desired, Existing, Kind, PlanStep, Policy};
+use plan::{Act, Desired, Existing, PlanStep, Policy, ResourceKind};
 use profile_order::Turn;
 use refusals::Names;
 
@@ -119,7 +119,7 @@ impl Run<'_> {
         let goes = |step: &&PlanStep| matches!(step.act, Act::Remove | Act::Forget);
         let stays = |step: &&PlanStep| !goes(step) && step.act != Act::Keep;
         self.profiles().await?;
-        for step in self.steps.iter().filter(stays).filter(|step| step.kind != Kind::Profile) {
+        for step in self.steps.iter().filter(stays).filter(|step| step.kind != ResourceKind::Profile) {
             let done = act(self.client, step, self.args.out.as_deref()).await;
             self.or_stop(step, done)?;
         }
@@ -177,7 +177,7 @@ fn at(args: &ApplyArgs, step: &PlanStep, error: &anyhow::Error) -> String {
 async fn place(client: &Client, step: &PlanStep, field: &str) -> anyhow::Result<()> {
     let Some(value) = step.fields.get(field) else { return Ok(()) };
     let path = match step.kind {
-        Kind::Device => api_path!("/hosts/{}", step.name),
+        ResourceKind::Device => api_path!("/hosts/{}", step.name),
         _ => path(step),
     };
     client.patch(&path, &json!({ field: value })).await.map(drop)
@@ -238,13 +238,16 @@ async fn look(
     found.push(of_rules(rules)?);
     found.extend(people(client, &mut names).await?);
     found.extend(grant::look(client, wanted, &mut names).await?);
-    let wanted: BTreeSet<(Kind, &str)> = wanted.iter().map(|w| (w.kind, w.name.as_str())).collect();
-    let concerns = |kind: Kind, name: &str| wanted.contains(&(kind, name));
+    let wanted: BTreeSet<(ResourceKind, &str)> = wanted.iter().map(|w| (w.kind, w.name.as_str())).collect();
+    let concerns = |kind: ResourceKind, name: &str| wanted.contains(&(kind, name));
     let devices: Vec<Device> = pages(client, "/devices", &[]).await?;
     for device in devices {
         names.hosts.insert(device.name.clone());
         let is_own = device.managed.managed_by == policy.manager;
-        if is_own || concerns(Kind::Device, &device.name) || concerns(Kind::Host, &device.name) {
+        if is_own
+            || concerns(ResourceKind::Device, &device.name)
+            || concerns(ResourceKind::Host, &device.name)
+        {
             found.push(of_device(client, device).await?);
         }
     }
@@ -264,7 +267,7 @@ async fn look(
     }
     let removals: Vec<Removal> =
         pages(client, "/removals", &[("managed_by", policy.manager.clone())]).await?;
-    let there: BTreeSet<(Kind, String)> = found.iter().map(|f| (f.kind, f.name.clone())).collect();
+    let there: BTreeSet<(ResourceKind, String)> = found.iter().map(|f| (f.kind, f.name.clone())).collect();
     let removed = removals.into_iter().filter_map(of_removal);
     found.extend(removed.filter(|f| !there.contains(&(f.kind, f.name.clone()))));
     Ok((found, names))
@@ -273,9 +276,9 @@ async fn look(
 /// Reads contacts and notification rules. The contact of the settings is no resource of the API.
 async fn people(client: &Client, names: &mut Names) -> anyhow::Result<Vec<Existing>> {
     let mut found = Vec::new();
-    for (kind, list) in [(Kind::Contact, "/contacts"), (Kind::NotificationRule, "/rules")] {
+    for (kind, list) in [(ResourceKind::Contact, "/contacts"), (ResourceKind::NotificationRule, "/rules")] {
         let page: Page<Value> = client.get(list, &[]).await?;
-        if kind == Kind::Contact {
+        if kind == ResourceKind::Contact {
             let all = page.items.iter().filter_map(|item| item["name"].as_str());
             names.contacts.extend(all.map(str::to_owned));
         }
@@ -298,10 +301,15 @@ fn of_removal(r: Removal) -> Option<Existing> {
     Some(Existing { id: Some(r.id), removed: Some(removed), ..found })
 }
 
-fn with_services(found: &[Existing], policy: &Policy, wanted: &BTreeSet<(Kind, &str)>) -> Vec<String> {
+fn with_services(
+    found: &[Existing],
+    policy: &Policy,
+    wanted: &BTreeSet<(ResourceKind, &str)>,
+) -> Vec<String> {
     let concerns =
         |f: &&Existing| f.managed_by == policy.manager || wanted.contains(&(f.kind, f.name.as_str()));
-    let hosts = found.iter().filter(|f| matches!(f.kind, Kind::Device | Kind::Host)).filter(concerns);
+    let hosts =
+        found.iter().filter(|f| matches!(f.kind, ResourceKind::Device | ResourceKind::Host)).filter(concerns);
     hosts.map(|f| f.name.clone()).collect()
 }
 
@@ -312,7 +320,7 @@ fn fields(value: Value) -> Map<String, Value> {
     }
 }
 
-fn thing(kind: Kind, name: String, value: Value, managed: Managed, version: Option<i64>) -> Existing {
+fn thing(kind: ResourceKind, name: String, value: Value, managed: Managed, version: Option<i64>) -> Existing {
     let Managed { managed_by, edited_by } = managed;
     Existing {
         kind,
@@ -334,12 +342,12 @@ fn of_profile(p: Profile) -> anyhow::Result<Existing> {
     }
     let rental = serde_json::to_value(&p.rental)?;
     let value = json!({ "summary": p.summary, "extends": p.extends, "services": services, "rental": rental });
-    Ok(thing(Kind::Profile, p.name, value, p.managed, Some(p.version)))
+    Ok(thing(ResourceKind::Profile, p.name, value, p.managed, Some(p.version)))
 }
 
 fn of_rules(rules: ProfileRules) -> anyhow::Result<Existing> {
     let value = json!({ "rules": rules.rules });
-    Ok(thing(Kind::ProfileRules, String::new(), value, rules.managed, Some(rules.version)))
+    Ok(thing(ResourceKind::ProfileRules, String::new(), value, rules.managed, Some(rules.version)))
 }
 
 async fn of_device(client: &Client, d: Device) -> anyhow::Result<Existing> {
@@ -347,12 +355,18 @@ async fn of_device(client: &Client, d: Device) -> anyhow::Result<Existing> {
     let mut value = fields(serde_json::to_value(&settings)?);
     value.insert("networks".to_owned(), json!(d.networks));
     value.extend(d.mtu.map(|mtu| ("mtu".to_owned(), json!(mtu))));
-    Ok(thing(Kind::Device, d.name, Value::Object(value), d.managed, Some(d.version)))
+    Ok(thing(ResourceKind::Device, d.name, Value::Object(value), d.managed, Some(d.version)))
 }
 
 fn of_host(settings: &HostSettings) -> anyhow::Result<Existing> {
     let value = serde_json::to_value(settings)?;
-    Ok(thing(Kind::Host, settings.name.clone(), value, settings.managed.clone(), Some(settings.version)))
+    Ok(thing(
+        ResourceKind::Host,
+        settings.name.clone(),
+        value,
+        settings.managed.clone(),
+        Some(settings.version),
+    ))
 }
 
 async fn of_services(client: &Client, host: &str) -> anyhow::Result<Vec<Existing>> {
@@ -361,7 +375,7 @@ async fn of_services(client: &Client, host: &str) -> anyhow::Result<Vec<Existing
         let managed: Managed = serde_json::from_value(stored.clone())?;
         let (name, version) = (stored["service"].as_str().unwrap_or_default(), stored["version"].as_i64());
         let name = format!("{host}/{name}");
-        Ok(thing(Kind::Service, name, settings(Some(stored)), managed, version))
+        Ok(thing(ResourceKind::Service, name, settings(Some(stored)), managed, version))
     };
     page.items.into_iter().map(found).collect()
 }
@@ -395,33 +409,35 @@ async fn act(client: &Client, step: &PlanStep, out: Option<&Path>) -> anyhow::Re
             Some(id) => client.call(Method::DELETE, &api_path!("/removals/{}", id), None).await,
             None => Ok(()),
         },
-        (Kind::Downtime, Act::Remove) => downtime::cancel(client, step).await,
-        (Kind::Downtime, _) => downtime::write(client, step).await,
-        (Kind::ProfileRules, Act::Remove) => {
+        (ResourceKind::Downtime, Act::Remove) => downtime::cancel(client, step).await,
+        (ResourceKind::Downtime, _) => downtime::write(client, step).await,
+        (ResourceKind::ProfileRules, Act::Remove) => {
             client.put(&path, &json!({ "rules": [] }), step.version).await.map(drop)
         }
-        (Kind::Device | Kind::Host, Act::Remove) => remove_host(client, &path, step).await,
+        (ResourceKind::Device | ResourceKind::Host, Act::Remove) => remove_host(client, &path, step).await,
         (_, Act::Remove) => client.delete(&path, step.version).await,
-        (Kind::Profile | Kind::ProfileRules | Kind::Service, _) => {
+        (ResourceKind::Profile | ResourceKind::ProfileRules | ResourceKind::Service, _) => {
             let version = step.version.unwrap_or(NEW);
             client.put(&path, &Value::Object(step.fields.clone()), Some(version)).await.map(drop)
         }
-        (Kind::Contact | Kind::NotificationRule, Act::Make) => make_named(client, step, out).await,
-        (Kind::Contact | Kind::NotificationRule, _) => {
+        (ResourceKind::Contact | ResourceKind::NotificationRule, Act::Make) => {
+            make_named(client, step, out).await
+        }
+        (ResourceKind::Contact | ResourceKind::NotificationRule, _) => {
             let mut fields = step.fields.clone();
             fields.remove("name");
             change(client, &path, Value::Object(fields), step.version).await.map(drop)
         }
-        (Kind::Grant, Act::Make) => client.post("/grants", &named(step)).await.map(|_: Value| ()),
-        (Kind::Grant, _) => change(client, &path, grant::change(step), step.version).await.map(drop),
-        (Kind::Device, Act::Make) => make_device(client, step, out).await,
-        (Kind::Host, Act::Make) => make_host(client, step).await,
-        (Kind::Device, _) => {
+        (ResourceKind::Grant, Act::Make) => client.post("/grants", &named(step)).await.map(|_: Value| ()),
+        (ResourceKind::Grant, _) => change(client, &path, grant::change(step), step.version).await.map(drop),
+        (ResourceKind::Device, Act::Make) => make_device(client, step, out).await,
+        (ResourceKind::Host, Act::Make) => make_host(client, step).await,
+        (ResourceKind::Device, _) => {
             let (device, host) = split(step);
             let version = change(client, &path, device, step.version).await?;
             of_its_host(client, &step.name, host, version).await
         }
-        (Kind::Host, _) => {
+        (ResourceKind::Host, _) => {
             let (host, timing) = split(step);
             change(client, &path, joined(host, timing), step.version).await.map(drop)
         }
@@ -431,15 +447,15 @@ async fn act(client: &Client, step: &PlanStep, out: Option<&Path>) -> anyhow::Re
 fn path(step: &PlanStep) -> String {
     let name = &step.name;
     match step.kind {
-        Kind::Profile => api_path!("/profiles/{}", name),
-        Kind::ProfileRules => "/profile-rules".to_owned(),
-        Kind::Contact => api_path!("/contacts/{}", name),
-        Kind::NotificationRule => api_path!("/rules/{}", name),
-        Kind::Device => api_path!("/devices/{}", name),
-        Kind::Host => api_path!("/hosts/{}", name),
-        Kind::Downtime => "/downtimes".to_owned(),
-        Kind::Grant => api_path!("/grants/{}", step.id.as_deref().unwrap_or(name)),
-        Kind::Service => {
+        ResourceKind::Profile => api_path!("/profiles/{}", name),
+        ResourceKind::ProfileRules => "/profile-rules".to_owned(),
+        ResourceKind::Contact => api_path!("/contacts/{}", name),
+        ResourceKind::NotificationRule => api_path!("/rules/{}", name),
+        ResourceKind::Device => api_path!("/devices/{}", name),
+        ResourceKind::Host => api_path!("/hosts/{}", name),
+        ResourceKind::Downtime => "/downtimes".to_owned(),
+        ResourceKind::Grant => api_path!("/grants/{}", step.id.as_deref().unwrap_or(name)),
+        ResourceKind::Service => {
             let (host, service) = name.split_once('/').unwrap_or((name, ""));
             api_path!("/hosts/{}/services/{}", host, service)
         }
@@ -521,7 +537,7 @@ async fn remove_host(client: &Client, path: &str, step: &PlanStep) -> anyhow::Re
 }
 
 async fn make_named(client: &Client, step: &PlanStep, out: Option<&Path>) -> anyhow::Result<()> {
-    let list = if step.kind == Kind::Contact { "/contacts" } else { "/rules" };
+    let list = if step.kind == ResourceKind::Contact { "/contacts" } else { "/rules" };
     let place = secrets::reserve(out, step)?;
     let made: Value = client.post(list, &named(step)).await?;
     match (made["webhook_secret"].as_str(), place) {

@@ -15,7 +15,7 @@ use super::lines::Lines;
 /// The kinds in the order of creation. Removal uses the reverse order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum ResourceKind {
     Profile,
     ProfileRules,
     Contact,
@@ -29,36 +29,42 @@ pub enum Kind {
     Grant,
 }
 
-impl Kind {
+impl ResourceKind {
     pub const fn name(self) -> &'static str {
         match self {
-            Kind::Profile => "profile",
-            Kind::ProfileRules => "profile rules",
-            Kind::Contact => "contact",
-            Kind::NotificationRule => "notification rule",
-            Kind::Device => "device",
-            Kind::Host => "host",
-            Kind::Service => "service",
-            Kind::Downtime => "downtime",
-            Kind::Grant => "grant",
+            ResourceKind::Profile => "profile",
+            ResourceKind::ProfileRules => "profile rules",
+            ResourceKind::Contact => "contact",
+            ResourceKind::NotificationRule => "notification rule",
+            ResourceKind::Device => "device",
+            ResourceKind::Host => "host",
+            ResourceKind::Service => "service",
+            ResourceKind::Downtime => "downtime",
+            ResourceKind::Grant => "grant",
         }
     }
 
     /// Whether fields that the file does not give stay as they are.
     pub const fn is_partial(self) -> bool {
-        matches!(self, Kind::Contact | Kind::NotificationRule | Kind::Device | Kind::Host)
+        matches!(
+            self,
+            ResourceKind::Contact
+                | ResourceKind::NotificationRule
+                | ResourceKind::Device
+                | ResourceKind::Host
+        )
     }
 
     /// Whether its removal ends more than a setting, such as a tunnel or a history.
     const fn needs_prune(self) -> bool {
-        matches!(self, Kind::Device | Kind::Host)
+        matches!(self, ResourceKind::Device | ResourceKind::Host)
     }
 }
 
 /// A resource of the file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Desired {
-    pub kind: Kind,
+    pub kind: ResourceKind,
     pub name: String,
     pub fields: Map<String, Value>,
     pub line: usize,
@@ -70,7 +76,7 @@ pub struct Desired {
 }
 
 impl Desired {
-    pub fn new(kind: Kind, name: String, fields: Map<String, Value>, line: usize) -> Desired {
+    pub fn new(kind: ResourceKind, name: String, fields: Map<String, Value>, line: usize) -> Desired {
         let lines = Lines::default();
         Desired { kind, name, fields, line, lines, without: None, named: None }
     }
@@ -79,7 +85,7 @@ impl Desired {
 /// An existing resource, or one that an operator has removed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Existing {
-    pub kind: Kind,
+    pub kind: ResourceKind,
     pub name: String,
     pub fields: Map<String, Value>,
     pub managed_by: String,
@@ -121,7 +127,7 @@ pub enum Act {
 /// A difference and the action for it.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct PlanStep {
-    pub kind: Kind,
+    pub kind: ResourceKind,
     pub name: String,
     pub act: Act,
     pub differences: Vec<Difference>,
@@ -145,9 +151,9 @@ pub struct PlanStep {
 
 /// Returns the steps in a possible order.
 pub fn plan(wanted: &[Desired], found: &[Existing], policy: &Policy) -> Vec<PlanStep> {
-    let there: BTreeMap<(Kind, &str), &Existing> =
+    let there: BTreeMap<(ResourceKind, &str), &Existing> =
         found.iter().filter(|f| !f.former).map(|f| ((f.kind, f.name.as_str()), f)).collect();
-    let named: BTreeSet<(Kind, &str)> = wanted
+    let named: BTreeSet<(ResourceKind, &str)> = wanted
         .iter()
         .flat_map(|w| w.named.iter().chain([&w.name]).map(|name| (w.kind, name.as_str())))
         .collect();
@@ -168,7 +174,7 @@ pub fn plan(wanted: &[Desired], found: &[Existing], policy: &Policy) -> Vec<Plan
     steps
 }
 
-fn step(of: (Kind, &str), act: Act) -> PlanStep {
+fn step(of: (ResourceKind, &str), act: Act) -> PlanStep {
     let (differences, fields) = (Vec::new(), Map::new());
     PlanStep {
         kind: of.0,
@@ -201,7 +207,7 @@ fn taken_away(w: &Desired, removed: &Removed, policy: &Policy) -> PlanStep {
     if policy.overwrite {
         return PlanStep { why: words, ..make(w) };
     }
-    let keys = w.kind == Kind::Device && !w.fields.contains_key("public_key");
+    let keys = w.kind == ResourceKind::Device && !w.fields.contains_key("public_key");
     let keys = keys && w.fields.get("tunnel").is_none_or(|t| *t == Value::Bool(true));
     let again = if keys { "it again, with new keys" } else { "it again" };
     let why = format!("{words}, and not recreated; --overwrite creates {again}");
@@ -212,7 +218,7 @@ fn differing(w: &Desired, found: &Existing, policy: &Policy) -> Option<PlanStep>
     let differences = differences::compare(w, &found.fields);
     let is_own = found.managed_by == policy.manager;
     // The rules always exist. Until their first write, they have no manager.
-    let is_free = found.kind == Kind::ProfileRules && found.version == Some(1);
+    let is_free = found.kind == ResourceKind::ProfileRules && found.version == Some(1);
     let (act, why) = match &found.edited_by {
         _ if differences.is_empty() && is_own => return None,
         _ if !is_own && !is_free && !policy.adopt => {
@@ -241,10 +247,10 @@ fn leftover(found: &Existing, hosts: &BTreeSet<&str>, policy: &Policy) -> Option
     }
     let is_own = found.managed_by == policy.manager;
     let host = found.name.split('/').next().unwrap_or_default();
-    let by_hand = found.kind == Kind::Service && hosts.contains(host);
+    let by_hand = found.kind == ResourceKind::Service && hosts.contains(host);
     let (act, why) = match &found.edited_by {
         _ if !is_own && !by_hand => return None,
-        _ if found.kind == Kind::ProfileRules && found.fields.get("rules").is_none_or(is_empty) => {
+        _ if found.kind == ResourceKind::ProfileRules && found.fields.get("rules").is_none_or(is_empty) => {
             return None;
         }
         _ if !is_own && !policy.overwrite => {
@@ -259,7 +265,7 @@ fn leftover(found: &Existing, hosts: &BTreeSet<&str>, policy: &Policy) -> Option
         _ => (Act::Remove, String::new()),
     };
     let mut differences = Vec::new();
-    if act == Act::Keep && found.kind == Kind::Service {
+    if act == Act::Keep && found.kind == ResourceKind::Service {
         differences = differences::from(&found.fields);
     }
     let (version, id) = (found.version, found.id.clone());
@@ -284,11 +290,11 @@ pub mod testing {
         Policy { manager: "apply".into(), ..Policy::default() }
     }
 
-    pub fn wanted(kind: Kind, name: &str, fields: Value) -> Desired {
+    pub fn wanted(kind: ResourceKind, name: &str, fields: Value) -> Desired {
         Desired::new(kind, name.into(), fields.as_object().cloned().unwrap_or_default(), 1)
     }
 
-    pub fn found(kind: Kind, name: &str, fields: Value) -> Existing {
+    pub fn found(kind: ResourceKind, name: &str, fields: Value) -> Existing {
         let fields = fields.as_object().cloned().unwrap_or_default();
         let (managed_by, edited_by) = ("apply".to_owned(), None);
         Existing {
@@ -319,9 +325,16 @@ mod tests {
 
     #[test]
     fn what_is_as_the_file_says_needs_nothing() {
-        let w = wanted(Kind::Device, "a", json!({ "labels": { "k": "v" }, "interval_s": 5, "notes": "" }));
-        let f =
-            found(Kind::Device, "a", json!({ "labels": { "k": "v" }, "interval_s": 5.0, "route": "auto" }));
+        let w = wanted(
+            ResourceKind::Device,
+            "a",
+            json!({ "labels": { "k": "v" }, "interval_s": 5, "notes": "" }),
+        );
+        let f = found(
+            ResourceKind::Device,
+            "a",
+            json!({ "labels": { "k": "v" }, "interval_s": 5.0, "route": "auto" }),
+        );
         assert!(plan(&[w], &[f], &policy()).is_empty());
     }
 
@@ -329,14 +342,14 @@ mod tests {
     fn differences_read_well() {
         let limit = |warn: &str| json!({ "thresholds": [{ "metric": "used", "warn": warn }] });
         let wants = [
-            wanted(Kind::Device, "a", json!({ "labels": { "site": "hill" } })),
-            wanted(Kind::Service, "a/disk", limit("80")),
-            wanted(Kind::Device, "b", json!({ "notes": "new" })),
+            wanted(ResourceKind::Device, "a", json!({ "labels": { "site": "hill" } })),
+            wanted(ResourceKind::Service, "a/disk", limit("80")),
+            wanted(ResourceKind::Device, "b", json!({ "notes": "new" })),
         ];
         let there = [
-            found(Kind::Device, "a", json!({ "labels": { "site": "sea", "old": "x" } })),
-            found(Kind::Service, "a/disk", limit("90")),
-            found(Kind::Profile, "old", json!({})),
+            found(ResourceKind::Device, "a", json!({ "labels": { "site": "sea", "old": "x" } })),
+            found(ResourceKind::Service, "a/disk", limit("90")),
+            found(ResourceKind::Profile, "old", json!({})),
         ];
         let expected = "~ device a\n      labels.old: \"x\" -> none\n      labels.site: \"sea\" -> \"hill\"\n\
                         ~ service a/disk\n      thresholds.used.warn: \"90\" -> \"80\"\n\
@@ -349,14 +362,19 @@ mod tests {
     #[test]
     fn what_was_changed_by_hand_is_kept_unless_told_otherwise() {
         let limit = |warn: &str| json!({ "thresholds": [{ "metric": "used", "warn": warn }] });
-        let wants = [wanted(Kind::Device, "a", json!({})), wanted(Kind::Service, "a/disk", limit("80"))];
-        let night =
-            Existing { edited_by: Some("user:ann".into()), ..found(Kind::Service, "a/disk", limit("95")) };
+        let wants = [
+            wanted(ResourceKind::Device, "a", json!({})),
+            wanted(ResourceKind::Service, "a/disk", limit("80")),
+        ];
+        let night = Existing {
+            edited_by: Some("user:ann".into()),
+            ..found(ResourceKind::Service, "a/disk", limit("95"))
+        };
         let own = Existing {
             managed_by: "api".into(),
-            ..found(Kind::Service, "a/load", json!({ "disabled": true }))
+            ..found(ResourceKind::Service, "a/load", json!({ "disabled": true }))
         };
-        let there = [found(Kind::Device, "a", json!({})), night, own];
+        let there = [found(ResourceKind::Device, "a", json!({})), night, own];
         let steps = plan(&wants, &there, &policy());
         assert_eq!(acts(&steps), [(Act::Keep, "a/disk"), (Act::Keep, "a/load")]);
         let text = render(&steps);
@@ -367,11 +385,14 @@ mod tests {
 
     #[test]
     fn what_others_manage_is_left_alone() {
-        let wants = [wanted(Kind::Device, "a", json!({ "notes": "x" }))];
+        let wants = [wanted(ResourceKind::Device, "a", json!({ "notes": "x" }))];
         let there = [
-            Existing { managed_by: "api".into(), ..found(Kind::Device, "a", json!({ "notes": "y" })) },
-            Existing { managed_by: "api".into(), ..found(Kind::Device, "b", json!({})) },
-            found(Kind::Device, "c", json!({})),
+            Existing {
+                managed_by: "api".into(),
+                ..found(ResourceKind::Device, "a", json!({ "notes": "y" }))
+            },
+            Existing { managed_by: "api".into(), ..found(ResourceKind::Device, "b", json!({})) },
+            found(ResourceKind::Device, "c", json!({})),
         ];
         let steps = plan(&wants, &there, &policy());
         assert_eq!(acts(&steps), [(Act::Keep, "a"), (Act::Keep, "c")]);
@@ -382,9 +403,9 @@ mod tests {
     #[test]
     fn a_profile_comes_after_those_that_it_extends() {
         let wants = [
-            wanted(Kind::Profile, "a", json!({ "extends": ["b", "default"] })),
-            wanted(Kind::Profile, "b", json!({ "extends": ["c"] })),
-            wanted(Kind::Profile, "c", json!({})),
+            wanted(ResourceKind::Profile, "a", json!({ "extends": ["b", "default"] })),
+            wanted(ResourceKind::Profile, "b", json!({ "extends": ["c"] })),
+            wanted(ResourceKind::Profile, "c", json!({})),
         ];
         assert_eq!(plan(&wants, &[], &policy()).iter().map(|s| s.name.as_str()).collect::<String>(), "cba");
     }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fleetgate_engine::monitor::profile::{Catalogue, Profile};
 use serde_json::{Map, Value, json};
 
-use super::plan::{Act, Existing, Kind, PlanStep};
+use super::plan::{Act, Existing, PlanStep, ResourceKind};
 use crate::api::{FieldError, profiles};
 
 type Fields = Map<String, Value>;
@@ -24,10 +24,10 @@ pub struct Turn<'a> {
 
 /// Returns the writes in their order. `steps`: each profile after those that it extends.
 pub fn turns<'a>(steps: &'a [PlanStep], found: &'a [Existing]) -> Vec<Turn<'a>> {
-    let there = found.iter().filter(|f| f.kind == Kind::Profile && f.removed.is_none());
+    let there = found.iter().filter(|f| f.kind == ResourceKind::Profile && f.removed.is_none());
     let found: BTreeMap<&str, &Fields> = there.map(|f| (f.name.as_str(), &f.fields)).collect();
     let is_written = |step: &&PlanStep| matches!(step.act, Act::Make | Act::Change | Act::Adopt);
-    let pending = steps.iter().filter(|step| step.kind == Kind::Profile).filter(is_written);
+    let pending = steps.iter().filter(|step| step.kind == ResourceKind::Profile).filter(is_written);
     let pending: Vec<&PlanStep> = pending.collect();
     let mut all = found.values().copied().chain(pending.iter().map(|step| &step.fields));
     if !all.any(has_services_in_gate) {
@@ -158,9 +158,9 @@ mod tests {
     /// Returns the writes as `NAME: SERVICES`, and what is refused.
     fn written(before: &[(&str, Value)], file: &[(&str, Value)]) -> (Vec<String>, Vec<String>) {
         let found: Vec<Existing> =
-            before.iter().map(|(name, fields)| found(Kind::Profile, name, fields.clone())).collect();
+            before.iter().map(|(name, fields)| found(ResourceKind::Profile, name, fields.clone())).collect();
         let wanted: Vec<_> =
-            file.iter().map(|(name, fields)| wanted(Kind::Profile, name, fields.clone())).collect();
+            file.iter().map(|(name, fields)| wanted(ResourceKind::Profile, name, fields.clone())).collect();
         let steps = plan(&wanted, &found, &policy());
         let turns = turns(&steps, &found);
         let last: Vec<&Fields> = turns.iter().map(|turn| &turn.step.fields).collect();

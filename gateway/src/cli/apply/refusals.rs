@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::differences::Difference;
 use super::fits::Future;
-use super::plan::{Act, Existing, Kind, PlanStep};
+use super::plan::{Act, Existing, PlanStep, ResourceKind};
 use super::profile_order;
 use crate::api::{contacts, devices, downtimes, grants, host_settings, profiles, rules};
 use crate::clock;
@@ -87,17 +87,17 @@ fn would_be_taken(file: &Path, step: &PlanStep) -> anyhow::Result<()> {
     let (whole, is_new) = (Value::Object(step.fields.clone()), step.act == Act::Make);
     let (own, of_host) = super::split(step);
     let verdict = match step.kind {
-        Kind::Profile => profiles::validate(&step.name, whole),
-        Kind::Contact => contacts::validate(super::named(step), is_new),
-        Kind::NotificationRule => rules::validate(super::named(step)),
-        Kind::Device => devices::validate(super::new_device(step), is_new)
+        ResourceKind::Profile => profiles::validate(&step.name, whole),
+        ResourceKind::Contact => contacts::validate(super::named(step), is_new),
+        ResourceKind::NotificationRule => rules::validate(super::named(step)),
+        ResourceKind::Device => devices::validate(super::new_device(step), is_new)
             .and_then(|()| host_settings::validate(of_host, false))
             .and_then(|()| host_settings::validate_parents(step.fields.get("parents"))),
-        Kind::Host => host_settings::validate(super::joined(own, of_host), true)
+        ResourceKind::Host => host_settings::validate(super::joined(own, of_host), true)
             .and_then(|()| host_settings::validate_parents(step.fields.get("parents"))),
-        Kind::Downtime => downtimes::validate(whole, clock::wall()),
-        Kind::Grant => grants::validate(super::named(step), clock::wall()),
-        Kind::ProfileRules | Kind::Service => Ok(()),
+        ResourceKind::Downtime => downtimes::validate(whole, clock::wall()),
+        ResourceKind::Grant => grants::validate(super::named(step), clock::wall()),
+        ResourceKind::ProfileRules | ResourceKind::Service => Ok(()),
     };
     let Err(errors) = verdict else { return Ok(()) };
     let Some(error) = errors.first() else { return Ok(()) };
@@ -110,7 +110,7 @@ fn would_be_taken(file: &Path, step: &PlanStep) -> anyhow::Result<()> {
 
 fn shown_once(at: &str, step: &PlanStep, takes_conf: bool) -> anyhow::Result<()> {
     let tunnel = step.fields.get("tunnel").is_none_or(|t| *t == json!(true));
-    if (step.kind, step.act) == (Kind::Device, Act::Make) && tunnel && !takes_conf {
+    if (step.kind, step.act) == (ResourceKind::Device, Act::Make) && tunnel && !takes_conf {
         bail!(
             "{at}: device {} is new, and its configuration is not stored: name a folder for it with --out DIR; or \
              let the device enrol itself, and take it over with --adopt",
@@ -131,8 +131,8 @@ fn stays_what_it_is(at: &str, step: &PlanStep, found: &[Existing]) -> anyhow::Re
         );
     }
     let other = match step.kind {
-        Kind::Device => Kind::Host,
-        Kind::Host => Kind::Device,
+        ResourceKind::Device => ResourceKind::Host,
+        ResourceKind::Host => ResourceKind::Device,
         _ => return Ok(()),
     };
     let taken = found.iter().any(|f| f.kind == other && f.name == step.name);
@@ -142,8 +142,8 @@ fn stays_what_it_is(at: &str, step: &PlanStep, found: &[Existing]) -> anyhow::Re
 
 /// Checks that a device and a host do not share a name.
 fn is_one_thing(at: &str, step: &PlanStep, steps: &[PlanStep]) -> anyhow::Result<()> {
-    let other = |s: &&PlanStep| s.kind == Kind::Device && s.name == step.name && s.act == Act::Make;
-    let twin = steps.iter().find(other).filter(|_| (step.kind, step.act) == (Kind::Host, Act::Make));
+    let other = |s: &&PlanStep| s.kind == ResourceKind::Device && s.name == step.name && s.act == Act::Make;
+    let twin = steps.iter().find(other).filter(|_| (step.kind, step.act) == (ResourceKind::Host, Act::Make));
     match twin {
         Some(twin) => bail!("{at}: {} is a device already, in line {}", step.name, twin.line),
         None => Ok(()),
@@ -155,14 +155,14 @@ impl Names {
     fn after(mut self, steps: &[PlanStep]) -> Names {
         for step in steps {
             let names = match step.kind {
-                Kind::Device | Kind::Host => &mut self.hosts,
-                Kind::Contact => &mut self.contacts,
-                Kind::Profile => &mut self.profiles,
-                Kind::ProfileRules
-                | Kind::NotificationRule
-                | Kind::Service
-                | Kind::Downtime
-                | Kind::Grant => continue,
+                ResourceKind::Device | ResourceKind::Host => &mut self.hosts,
+                ResourceKind::Contact => &mut self.contacts,
+                ResourceKind::Profile => &mut self.profiles,
+                ResourceKind::ProfileRules
+                | ResourceKind::NotificationRule
+                | ResourceKind::Service
+                | ResourceKind::Downtime
+                | ResourceKind::Grant => continue,
             };
             match step.act {
                 Act::Make => drop(names.insert(step.name.clone())),
@@ -184,7 +184,7 @@ impl Names {
     }
 
     fn belongs_to_its_user(&self, at: &str, step: &PlanStep) -> anyhow::Result<()> {
-        match self.taken_over.get(&step.name).filter(|_| step.kind == Kind::Grant) {
+        match self.taken_over.get(&step.name).filter(|_| step.kind == ResourceKind::Grant) {
             Some(what) => bail!("{at}: grant {}: peer: {what}", step.name),
             None => Ok(()),
         }
@@ -223,28 +223,30 @@ fn references(step: &PlanStep) -> Vec<Reference<'_>> {
     let list = |field: &str| step.fields.get(field).and_then(Value::as_array).into_iter().flatten();
     let names = |field: &str| list(field).filter_map(Value::as_str);
     match step.kind {
-        Kind::Profile => names("extends").map(|name| ("extends", "profile", name)).collect(),
-        Kind::ProfileRules => {
+        ResourceKind::Profile => names("extends").map(|name| ("extends", "profile", name)).collect(),
+        ResourceKind::ProfileRules => {
             let given = list("rules").filter_map(|rule| rule["profile"].as_str());
             given.map(|name| ("profile", "profile", name)).collect()
         }
-        Kind::NotificationRule => {
+        ResourceKind::NotificationRule => {
             one("contact").map(|name| ("contact", "contact", name)).into_iter().collect()
         }
-        Kind::Downtime => one("host").map(|name| ("host", "host or device", name)).into_iter().collect(),
-        Kind::Device | Kind::Host => {
+        ResourceKind::Downtime => {
+            one("host").map(|name| ("host", "host or device", name)).into_iter().collect()
+        }
+        ResourceKind::Device | ResourceKind::Host => {
             let device = one("via").map(|via| ("via", "device", via));
             let profile = one("profile").filter(|p| !p.is_empty()).map(|p| ("profile", "profile", p));
             let parents = names("parents").map(|parent| ("parents", "host or device", parent));
             device.into_iter().chain(profile).chain(parents).collect()
         }
-        Kind::Grant => {
+        ResourceKind::Grant => {
             let one = |part: &str, field: &str| step.fields.get(part).and_then(|of| of[field].as_str());
             let user = one("source", "user").map(|name| ("user", "user", name));
             let peer = one("source", "peer").map(|name| ("peer", "operator", name));
             let host = one("target", "host").map(|name| ("host", "host or device", name));
             user.into_iter().chain(peer).chain(host).collect()
         }
-        Kind::Contact | Kind::Service => Vec::new(),
+        ResourceKind::Contact | ResourceKind::Service => Vec::new(),
     }
 }

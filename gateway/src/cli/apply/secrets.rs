@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use serde_json::json;
 
-use super::plan::{Act, Desired, Kind, PlanStep};
+use super::plan::{Act, Desired, PlanStep, ResourceKind};
 use super::refusals::{self, Names};
 use crate::data_dir::secret_file::ReservedFile;
 use crate::names;
@@ -20,15 +20,15 @@ const MOST_NAMED: usize = 10;
 /// The file for what a new thing shows once, below the folder of all of them.
 fn file(step: &PlanStep) -> PathBuf {
     match step.kind {
-        Kind::Device => names::conf_path(&step.name),
+        ResourceKind::Device => names::conf_path(&step.name),
         _ => format!("{}.webhook-secret", step.name).into(),
     }
 }
 
 fn shows_once(step: &PlanStep) -> bool {
     match step.kind {
-        Kind::Device => step.fields.get("tunnel").is_none_or(|t| *t == json!(true)),
-        Kind::Contact => step.fields.contains_key("webhook_url"),
+        ResourceKind::Device => step.fields.get("tunnel").is_none_or(|t| *t == json!(true)),
+        ResourceKind::Contact => step.fields.contains_key("webhook_url"),
         _ => false,
     }
 }
@@ -68,7 +68,7 @@ pub fn reserve(out: Option<&Path>, step: &PlanStep) -> anyhow::Result<Option<Res
 /// Returns existing devices of the file whose tunnel was never up. Their configuration may never
 /// have reached them.
 pub fn unheard(wanted: &[Desired], names: &Names) -> Vec<String> {
-    let silent = wanted.iter().filter(|w| w.kind == Kind::Device && names.unheard.contains(&w.name));
+    let silent = wanted.iter().filter(|w| w.kind == ResourceKind::Device && names.unheard.contains(&w.name));
     // A device with its own key can fetch the rest again.
     let silent = silent.filter(|w| !w.fields.contains_key("public_key"));
     silent.map(|w| w.name.clone()).collect()
@@ -86,7 +86,7 @@ pub fn tell_lost(out: &Path, unheard: &[String]) {
 
 /// Reports the devices that a real run would refuse.
 pub fn tell_homeless(steps: &[PlanStep]) {
-    let devices = makes_secrets(steps).filter(|step| step.kind == Kind::Device);
+    let devices = makes_secrets(steps).filter(|step| step.kind == ResourceKind::Device);
     let names: Vec<&str> = devices.map(|step| step.name.as_str()).collect();
     if !names.is_empty() {
         anstream::eprintln!("--out DIR is required for the configurations (not stored) of {}", few(&names));

@@ -1,6 +1,6 @@
 //! Sends one message: reads its present content and passes it to its channel.
 
-use fleetgate_engine::verdict::{Kind as VerdictKind, Verdict};
+use fleetgate_engine::verdict::{Verdict, VerdictKind};
 use jiff::tz::TimeZone;
 use tokio_util::sync::CancellationToken;
 
@@ -9,7 +9,7 @@ use crate::clock;
 use crate::notification::mail::render::{LISTED, Letter, MailContext};
 use crate::notification::mail::smtp::Envelope;
 use crate::notification::{routing, webhook};
-use crate::store::outbox::{self, Channel, Contents, Kind, MessageRow, Order};
+use crate::store::outbox::{self, Channel, Contents, MessageRow, Order, OutboxKind};
 use crate::store::{SqliteConnection, contacts, hosts, snapshot};
 use crate::verdict;
 
@@ -57,7 +57,7 @@ impl Round {
         conn: &mut SqliteConnection,
         message: &MessageRow,
     ) -> crate::store::Result<Vec<i64>> {
-        if message.kind == Kind::Notices { outbox::thread(conn, message).await } else { Ok(Vec::new()) }
+        if message.kind == OutboxKind::Notices { outbox::thread(conn, message).await } else { Ok(Vec::new()) }
     }
 
     /// Returns the verdict on a host that the message reports as down and that still is. If it cannot be

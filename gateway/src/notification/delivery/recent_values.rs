@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fleetgate_engine::history::query::{Plan, Tier, columns};
 use fleetgate_engine::history::rollup::roll_up;
-use fleetgate_engine::history::{Kind as SeriesKind, Point, Second};
+use fleetgate_engine::history::{Point, Second, SeriesKind};
 use fleetgate_engine::time::Wall;
 use fleetgate_probes::range::Range;
 use fleetgate_probes::sample::Metric;
@@ -15,7 +15,7 @@ use super::Round;
 use crate::clock;
 use crate::notification::mail::value_part::RecentValues;
 use crate::store::notices::NoticeRow;
-use crate::store::outbox::{Contents, Kind, MessageRow};
+use crate::store::outbox::{Contents, MessageRow, OutboxKind};
 use crate::store::states;
 
 /// The time before a mail that its bars show.
@@ -33,7 +33,7 @@ impl Round {
         contents: &Contents,
     ) -> Option<RecentValues> {
         let one = contents.notices.first().filter(|_| contents.total() == 1)?;
-        if message.kind != Kind::Notices {
+        if message.kind != OutboxKind::Notices {
             return None;
         }
         let read = tokio::time::timeout(PATIENCE, self.read_recent(one, clock::wall())).await;

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Round, doubled};
 use crate::clock;
 use crate::engine::live_state::Change;
-use crate::ids::Kind as Name;
+use crate::ids::IdKind;
 use crate::store::SqliteConnection;
 use crate::store::backlog::Dropped;
 use crate::store::events::{self, NewEvent, SYSTEM};
@@ -120,7 +120,9 @@ async fn note(
         service,
         evidence: evidence.into(),
         data: serde_json::json!({
-            "message": Name::Message.text(Id::from_i64(message.id)), "to": message.address.to_string(), "contact": message.contact_name,
+            "message": IdKind::Message.text(Id::from_i64(message.id)),
+            "to": message.address.to_string(),
+            "contact": message.contact_name,
             "notifications": contents.total(),
         }),
         ..NewEvent::new(now, kind, about, &cause, SYSTEM)
@@ -137,7 +139,10 @@ pub(super) async fn note_dropped(
     let about = events::about(dropped.host, dropped.service.is_some());
     let event = NewEvent {
         service: dropped.service.as_deref(),
-        data: serde_json::json!({ "message": Name::Message.text(Id::from_i64(dropped.message)), "to": dropped.address.to_string() }),
+        data: serde_json::json!({
+            "message": IdKind::Message.text(Id::from_i64(dropped.message)),
+            "to": dropped.address.to_string(),
+        }),
         ..NewEvent::new(now, "message.superseded", about, &dropped.why, SYSTEM)
     };
     events::append(tx, &event).await

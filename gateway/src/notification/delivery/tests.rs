@@ -17,7 +17,7 @@ use crate::notification::test_sink::HookSink;
 use crate::outbound::Outbound;
 use crate::store::contacts::{self, Contact};
 use crate::store::managed::Managed;
-use crate::store::outbox::{Channel, Kind, NewMessage};
+use crate::store::outbox::{Channel, NewMessage, OutboxKind};
 use crate::store::{SqliteConnection, events, fixture, incidents, notices, states};
 
 /// The usual behaviour with shorter times.
@@ -92,10 +92,10 @@ impl Notifications {
     }
 
     async fn queue(&self, channel: Channel, address: &str, messages: &[Message]) -> i64 {
-        self.queue_a(Kind::Notices, channel, address, messages).await
+        self.queue_a(OutboxKind::Notices, channel, address, messages).await
     }
 
-    async fn queue_a(&self, kind: Kind, channel: Channel, address: &str, messages: &[Message]) -> i64 {
+    async fn queue_a(&self, kind: OutboxKind, channel: Channel, address: &str, messages: &[Message]) -> i64 {
         queue_at(&self.store, (kind, channel), address, messages, clock::wall(), &self.wakeups).await
     }
 
@@ -176,7 +176,7 @@ async fn reached_at(tx: &mut SqliteConnection, channel: Channel, address: &str) 
 
 async fn queue_at(
     store: &Store,
-    (kind, channel): (Kind, Channel),
+    (kind, channel): (OutboxKind, Channel),
     address: &str,
     messages: &[Message],
     at: Wall,
@@ -374,8 +374,15 @@ async fn after_an_outage_only_the_final_state_is_sent_and_the_log_says_so() {
     let long_ago = clock::wall() - 2 * backlog::HELD_UP;
     for to in ["warning", "critical"] {
         let message = Message { service: Some("disk".into()), to, ..down(7) };
-        queue_at(&store, (Kind::Notices, Channel::Email), OPS, &[message], long_ago, &Wakeups::default())
-            .await;
+        queue_at(
+            &store,
+            (OutboxKind::Notices, Channel::Email),
+            OPS,
+            &[message],
+            long_ago,
+            &Wakeups::default(),
+        )
+        .await;
     }
     let office = Notifications::on(store, dir, &[Manner::Take], PACE).await;
     office.until(|rows| rows[1].1).await;
@@ -394,7 +401,7 @@ async fn a_recovery_is_sent_even_while_its_problem_is_being_delivered() {
         let messages = [message];
         queue_at(
             &office.store,
-            (Kind::Notices, Channel::Email),
+            (OutboxKind::Notices, Channel::Email),
             OPS,
             &messages,
             nearly_held_up,
@@ -418,12 +425,20 @@ async fn a_problem_that_may_have_been_delivered_gets_its_recovery() {
     let slow = Manner::Slow(Duration::from_secs(60));
     let office = Notifications::with_pace(&[slow], Pace { patience: Duration::from_secs(60), ..PACE }).await;
     let long_ago = clock::wall() - 2 * backlog::HELD_UP;
-    queue_at(&office.store, (Kind::Notices, Channel::Email), OPS, &[down(7)], long_ago, &office.wakeups)
-        .await;
+    queue_at(
+        &office.store,
+        (OutboxKind::Notices, Channel::Email),
+        OPS,
+        &[down(7)],
+        long_ago,
+        &office.wakeups,
+    )
+    .await;
     office.sink.wait_for(1).await;
     office.running.abort();
     let (store, dir) = (office.store, office._dir);
-    queue_at(&store, (Kind::Notices, Channel::Email), OPS, &[up(7)], long_ago, &Wakeups::default()).await;
+    queue_at(&store, (OutboxKind::Notices, Channel::Email), OPS, &[up(7)], long_ago, &Wakeups::default())
+        .await;
     let office = Notifications::on(store, dir, &[Manner::Take], PACE).await;
     let letters = office.sink.wait_for(1).await;
     assert_eq!(header(&letters[0], "Subject"), "Subject: RECOVERED cam-07 after 0 s");
@@ -733,8 +748,9 @@ async fn a_waiting_digest_and_reminder_drop_removed_checkables() {
     }
     let reminder = Message { kind: MessageKind::Reminder, from: "down", ..down(7) };
     let reminded = office.mail("ada@example.org", &reminder).await;
-    let alone = office.queue_a(Kind::Digest, Channel::Email, "bo@example.org", &[down(7)]).await;
-    let both = office.queue_a(Kind::Digest, Channel::Email, "cy@example.org", &[down(7), down(8)]).await;
+    let alone = office.queue_a(OutboxKind::Digest, Channel::Email, "bo@example.org", &[down(7)]).await;
+    let both =
+        office.queue_a(OutboxKind::Digest, Channel::Email, "cy@example.org", &[down(7), down(8)]).await;
     office.until(|rows| rows.iter().all(|row| row.0 == 1)).await;
     office.without("update hosts set removed_at = 1 where id = 7").await;
     office.wakeups.messages();

@@ -18,7 +18,7 @@ use super::{Settings, Wakeups};
 use crate::clock;
 use crate::engine::live_state::{Change, LiveState};
 use crate::health::progress::Component;
-use crate::ids::Kind as Name;
+use crate::ids::IdKind;
 use crate::notification::reason_text;
 use crate::notification::routing;
 use crate::notification::routing::{LoadedRouting, Reach};
@@ -26,7 +26,7 @@ use crate::notification::rule_trace;
 use crate::notification::rule_trace::Asked;
 use crate::store::events::{self, NewEvent, SYSTEM};
 use crate::store::notices::HeldRow;
-use crate::store::outbox::{self, Channel, Kind, NewMessage};
+use crate::store::outbox::{self, Channel, NewMessage, OutboxKind};
 use crate::store::{SqliteConnection, Store, incidents, notices, suppression, suppression_detail};
 
 /// Notices routed in one transaction: a lost fleet needs a few, and none takes long.
@@ -251,7 +251,7 @@ impl<'a> OutputWriter<'a> {
             Output::Suppressed { contact, notice, why } => self.hold(tx, *contact, *notice, *why).await,
             Output::Post { contact, site, folded, items } => {
                 notices::posted(tx, *contact, items).await?;
-                self.post(tx, *contact, Kind::Notices, (site, *folded), items).await
+                self.post(tx, *contact, OutboxKind::Notices, (site, *folded), items).await
             }
             Output::Digest { contact, items } => {
                 routing::digested(tx, *contact, self.now).await?;
@@ -260,7 +260,7 @@ impl<'a> OutputWriter<'a> {
                 if items.is_empty() {
                     return Ok(());
                 }
-                self.post(tx, *contact, Kind::Digest, ("", 0), &items).await
+                self.post(tx, *contact, OutboxKind::Digest, ("", 0), &items).await
             }
             Output::Wait(_) => Ok(()),
         }
@@ -271,7 +271,7 @@ impl<'a> OutputWriter<'a> {
         &mut self,
         tx: &mut SqliteConnection,
         contact: ContactId,
-        kind: Kind,
+        kind: OutboxKind,
         (site, folded): (&str, usize),
         items: &[Item],
     ) -> crate::store::Result<()> {
@@ -308,7 +308,7 @@ impl<'a> OutputWriter<'a> {
         }
         let Some(told) = self.notice(tx, notice).await? else { return Ok(()) };
         let CheckableId { host, service } = told.object.clone();
-        let (reason, cause) = reason_text::hold(why, |n| Name::Notice.text(Id::from_i64(n)));
+        let (reason, cause) = reason_text::hold(why, |n| IdKind::Notice.text(Id::from_i64(n)));
         let name = contact.and_then(|c| self.state.reach.get(&c)).map(|r| r.name.as_str());
         let about = events::about(host, service.is_some());
         let evidence = self.evidence(tx, &told, contact, why).await?;
@@ -316,7 +316,7 @@ impl<'a> OutputWriter<'a> {
             service: service.as_deref(),
             evidence,
             data: serde_json::json!({
-                "notification": Name::Notice.text(Id::from_i64(notice.0)), "contact": name, "reason": reason,
+                "notification": IdKind::Notice.text(Id::from_i64(notice.0)), "contact": name, "reason": reason,
             }),
             ..NewEvent::new(self.now, "notification.suppressed", about, &cause, SYSTEM)
         };

@@ -2,7 +2,7 @@
 
 use jiff::tz::TimeZone;
 
-use crate::ids::Kind;
+use crate::ids::IdKind;
 use crate::notification::mail::render::{MAX_LINE, MailContext, escaped, one_line};
 use crate::store::notices::NoticeRow;
 use crate::store::outbox::Contents;
@@ -14,7 +14,7 @@ pub(super) fn text(notice: &NoticeRow, contents: &Contents, place: &MailContext<
     let until = jiff::Timestamp::from_millisecond(rented.until.as_millis()).unwrap_or_default();
     let until = until.to_zoned(zone.unwrap_or_else(|| place.zone.clone()));
     let until = until.strftime("%Y-%m-%d %H:%M %Z").to_string();
-    let (name, rental) = (one_line(&rented.name, MAX_LINE), Kind::Rental.text(rented.rental));
+    let (name, rental) = (one_line(&rented.name, MAX_LINE), IdKind::Rental.text(rented.rental));
     Some(format!("{name} ({rental}) until {until}"))
 }
 

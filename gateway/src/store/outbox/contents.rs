@@ -200,7 +200,7 @@ mod tests {
     use fleetgate_engine::notification::Item;
 
     use super::*;
-    use crate::store::outbox::{self, Channel, Kind, NewMessage};
+    use crate::store::outbox::{self, Channel, NewMessage, OutboxKind};
     use crate::store::{fixture, notices};
 
     #[tokio::test]
@@ -232,7 +232,7 @@ mod tests {
             contact_name: "ops",
             channel: Channel::Email,
             address: "ops@example.org",
-            kind: Kind::Notices,
+            kind: OutboxKind::Notices,
             site: "",
             folded: 0,
             items: &items,

@@ -56,7 +56,7 @@ impl Channel {
 
 /// The kind of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum OutboxKind {
     /// New changes.
     Notices,
     /// Problems that persist.
@@ -65,19 +65,22 @@ pub enum Kind {
     Test,
 }
 
-impl Kind {
-    pub const ALL: [Kind; 3] = [Kind::Notices, Kind::Digest, Kind::Test];
+impl OutboxKind {
+    pub const ALL: [OutboxKind; 3] = [OutboxKind::Notices, OutboxKind::Digest, OutboxKind::Test];
 
     pub const fn name(self) -> &'static str {
         match self {
-            Kind::Notices => "notifications",
-            Kind::Digest => "digest",
-            Kind::Test => "test",
+            OutboxKind::Notices => "notifications",
+            OutboxKind::Digest => "digest",
+            OutboxKind::Test => "test",
         }
     }
 
-    fn named(name: &str) -> Kind {
-        [Kind::Digest, Kind::Test].into_iter().find(|k| k.name() == name).unwrap_or(Kind::Notices)
+    fn named(name: &str) -> OutboxKind {
+        [OutboxKind::Digest, OutboxKind::Test]
+            .into_iter()
+            .find(|k| k.name() == name)
+            .unwrap_or(OutboxKind::Notices)
     }
 }
 
@@ -88,7 +91,7 @@ pub struct NewMessage<'a> {
     pub contact_name: &'a str,
     pub channel: Channel,
     pub address: &'a str,
-    pub kind: Kind,
+    pub kind: OutboxKind,
     pub site: &'a str,
     /// The number of messages that were postponed and merged into this one. 0: none.
     pub folded: usize,
@@ -103,7 +106,7 @@ pub struct MessageRow {
     pub contact_name: String,
     pub channel: Channel,
     pub address: Address,
-    pub kind: Kind,
+    pub kind: OutboxKind,
     pub site: String,
     /// The number of messages that the limit postponed and merged into this one. 0: the message
     /// left when it was due.
@@ -125,7 +128,7 @@ impl FromRow<'_, SqliteRow> for MessageRow {
             contact_name: row.try_get("contact_name")?,
             channel: Channel::named(row.try_get("channel")?),
             address: Address::new(Channel::named(row.try_get("channel")?), row.try_get("address")?),
-            kind: Kind::named(row.try_get("kind")?),
+            kind: OutboxKind::named(row.try_get("kind")?),
             site: row.try_get("site")?,
             folded: row.try_get("folded")?,
             created_at: wall(row, "created_at")?,
@@ -446,7 +449,7 @@ mod tests {
             contact_name: "ops",
             channel: Channel::Email,
             address,
-            kind: Kind::Notices,
+            kind: OutboxKind::Notices,
             site: "",
             folded: 0,
             items,

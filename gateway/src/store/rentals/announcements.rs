@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fleetgate_engine::id::{Id, RentalId};
-use fleetgate_engine::rental::events::{Kind, entering};
+use fleetgate_engine::rental::events::{RentalEventKind, entering};
 use fleetgate_engine::rental::life::{EndReason, Life, State};
 use fleetgate_engine::rental::phase::HANDOVER_TAKES;
 use fleetgate_engine::rental::transitions::{self, StateAt, transitions};
@@ -29,8 +29,8 @@ pub(super) const SET_BACK: Duration = Duration::from_secs(60);
 /// Announces a new rental.
 pub(super) async fn booked(tx: &mut SqliteConnection, rental: &Rental) -> sqlx::Result<()> {
     let (kind, state) = match rental.life.hold_until {
-        Some(_) => (Kind::Held, State::Held),
-        None => (Kind::Booked, State::Booked),
+        Some(_) => (RentalEventKind::Held, State::Held),
+        None => (RentalEventKind::Booked, State::Booked),
     };
     let at = rental.created_at;
     append(tx, rental, Happened { kind, at, state, previous_device: None }).await?;
@@ -47,7 +47,7 @@ pub(super) async fn changed(
     let was = catch_up(tx, before, now).await?;
     let after = Rental { version: before.version + 1, ..after.clone() };
     for kind in acts(before, &after) {
-        let previous_device = (kind == Kind::Swapped).then_some(before.device);
+        let previous_device = (kind == RentalEventKind::Swapped).then_some(before.device);
         let state = after.life.state(now);
         append(tx, &after, Happened { kind, at: now, state, previous_device }).await?;
     }
@@ -55,7 +55,7 @@ pub(super) async fn changed(
 }
 
 /// Returns what a call did beside ending the rental, which its state says.
-fn acts(before: &Rental, after: &Rental) -> impl Iterator<Item = Kind> {
+fn acts(before: &Rental, after: &Rental) -> impl Iterator<Item = RentalEventKind> {
     let is_swapped = before.device != after.device;
     // The rental as it would be on the device that it had.
     let there = Rental {
@@ -78,10 +78,10 @@ fn acts(before: &Rental, after: &Rental) -> impl Iterator<Item = Kind> {
     let has_left = was.dispatched_at.is_none() && is.dispatched_at.is_some();
     let is_back = was.returned_at.is_none() && is.returned_at.is_some();
     let all = [
-        (is_swapped, Kind::Swapped),
-        (is_changed, Kind::Changed),
-        (has_left, Kind::Dispatched),
-        (is_back, Kind::Returned),
+        (is_swapped, RentalEventKind::Swapped),
+        (is_changed, RentalEventKind::Changed),
+        (has_left, RentalEventKind::Dispatched),
+        (is_back, RentalEventKind::Returned),
     ];
     all.into_iter().filter(|(happened, _)| *happened).map(|(_, kind)| kind)
 }
@@ -106,8 +106,8 @@ pub(super) async fn hold_changed(
         return remember(tx, &after, (now, was)).await;
     }
     let (kind, state) = match hold_until {
-        Some(_) => (Kind::Changed, State::Held),
-        None => (Kind::Confirmed, State::Booked),
+        Some(_) => (RentalEventKind::Changed, State::Held),
+        None => (RentalEventKind::Confirmed, State::Booked),
     };
     append(tx, &after, Happened { kind, at: now, state, previous_device: None }).await?;
     enter(tx, &after, state, now).await
@@ -124,7 +124,7 @@ pub(super) async fn lapsed(tx: &mut SqliteConnection, rental: Id, at: Wall) -> s
 pub(super) async fn reached(
     tx: &mut SqliteConnection,
     rental: &Rental,
-    kinds: &[Kind],
+    kinds: &[RentalEventKind],
     now: Wall,
 ) -> sqlx::Result<()> {
     let was = catch_up(tx, rental, now).await?;
@@ -140,7 +140,7 @@ pub(super) async fn reached(
 /// # Errors
 /// Fails when the database cannot be written.
 pub async fn blocked(tx: &mut SqliteConnection, block: &Block, now: Wall) -> sqlx::Result<usize> {
-    let count = of_block(tx, Kind::Blocked, block, now).await?;
+    let count = of_block(tx, RentalEventKind::Blocked, block, now).await?;
     if count > 0 {
         blocks::set_covers(tx, block.id, Covers::Now).await?;
     }
@@ -156,10 +156,15 @@ pub async fn unblocked(tx: &mut SqliteConnection, block: &Block, at: Wall) -> sq
         return Ok(0);
     }
     blocks::set_covers(tx, block.id, Covers::Before).await?;
-    of_block(tx, Kind::Unblocked, block, at).await
+    of_block(tx, RentalEventKind::Unblocked, block, at).await
 }
 
-async fn of_block(tx: &mut SqliteConnection, kind: Kind, block: &Block, at: Wall) -> sqlx::Result<usize> {
+async fn of_block(
+    tx: &mut SqliteConnection,
+    kind: RentalEventKind,
+    block: &Block,
+    at: Wall,
+) -> sqlx::Result<usize> {
     let mut count = 0;
     for rental in blocks::covered(tx, block).await? {
         let Some(rental) = readable(tx, rental).await? else { continue };
@@ -369,7 +374,7 @@ async fn take_back(tx: &mut SqliteConnection, rental: Id, now: Wall) -> sqlx::Re
     if was == Some(state) {
         return Ok((0, is_shut || is_back));
     }
-    let happened = Happened { kind: Kind::Changed, at: now, state, previous_device: None };
+    let happened = Happened { kind: RentalEventKind::Changed, at: now, state, previous_device: None };
     append(tx, &rental, happened).await?;
     Ok((1, is_shut || is_back))
 }

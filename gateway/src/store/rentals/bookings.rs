@@ -13,7 +13,7 @@ use sqlx::{FromRow, Row as _};
 use super::changes::{self, NewChange, What};
 use super::occupancies::{self, Source};
 use super::{Rental, announcements, customers, devices, handovers, of_bookings};
-use crate::ids::{Kind, Named};
+use crate::ids::{IdKind, Named};
 use crate::store::Store;
 use crate::store::access::{id, maybe_wall, wall};
 use crate::store::events::{self, NewEvent, Object, SYSTEM};
@@ -226,9 +226,9 @@ async fn give_back(
         let lapsed = NewChange { at, author: SYSTEM, what: What::Lapsed, changed: &[] };
         changes::insert(tx, &[Id::from_i64(*id)], &lapsed).await?;
     }
-    let rentals: Vec<String> = rentals.iter().map(|(id, _)| Kind::Rental.text(Id::from_i64(*id))).collect();
+    let rentals: Vec<String> = rentals.iter().map(|(id, _)| IdKind::Rental.text(Id::from_i64(*id))).collect();
     let about = (Object::Booking, Some(booking));
-    let data = serde_json::json!({ "id": Kind::Booking.text(booking), "rentals": rentals });
+    let data = serde_json::json!({ "id": IdKind::Booking.text(booking), "rentals": rentals });
     let event =
         NewEvent { data, ..NewEvent::new(now, "booking.lapsed", about, "not confirmed in time", SYSTEM) };
     events::append(tx, &event).await.map(drop)
@@ -249,7 +249,7 @@ pub(super) async fn take_back(
     if lapsed_at.is_none_or(|at| at <= now) {
         return Ok(false);
     }
-    let (name, until) = (Kind::Rental.text(rental.id), rental.life.window.until() + rental.life.turnaround);
+    let (name, until) = (IdKind::Rental.text(rental.id), rental.life.window.until() + rental.life.turnaround);
     let occupied = Occupancy { from: rental.life.prepared_from, until: Some(until) };
     if !may_come_back(tx, rental, occupied, now).await? {
         tracing::warn!(
@@ -270,7 +270,7 @@ pub(super) async fn take_back(
     handovers::settle(tx, &[rental.device].into(), now).await?;
     let about = (Object::Booking, Some(rental.booking));
     let cause = "the clock was ahead when its hold was over";
-    let data = serde_json::json!({ "id": Kind::Booking.text(rental.booking), "changed": ["hold_until"] });
+    let data = serde_json::json!({ "id": IdKind::Booking.text(rental.booking), "changed": ["hold_until"] });
     let event = NewEvent { data, ..NewEvent::new(now, "booking.changed", about, cause, SYSTEM) };
     events::append(tx, &event).await?;
     Ok(true)

@@ -8,7 +8,7 @@ use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
 use super::{contacts, maintenance};
-use crate::ids::{Kind, Named};
+use crate::ids::{IdKind, Named};
 use crate::store::access::{id, wall};
 use crate::store::idempotency;
 use crate::store::lists::{Entry, ListRow};
@@ -159,7 +159,7 @@ pub async fn erase(tx: &mut SqliteConnection, customer: Id, now: Wall) -> sqlx::
     ] {
         sqlx::query(sql).bind(customer.as_i64()).execute(&mut *tx).await?;
     }
-    idempotency::forget_answers(tx, &Kind::Customer.text(customer)).await?;
+    idempotency::forget_answers(tx, &IdKind::Customer.text(customer)).await?;
     maintenance::erase(tx, customer).await?;
     contacts::erase(tx, customer).await
 }

@@ -13,7 +13,7 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::types::Json;
 
 use super::{customers, people, renters};
-use crate::ids::Kind;
+use crate::ids::IdKind;
 use crate::store::events::{self, NewEvent, Object};
 use crate::store::tokens;
 
@@ -55,7 +55,7 @@ pub async fn apply(tx: &mut SqliteConnection, erasures: &[Erasure], now: Wall) -
             events::append(tx, &event).await?;
         }
         customers::erase(tx, customer, ids.get(&id).copied().unwrap_or(now)).await?;
-        note(tx, "customer.erased", (Object::Customer, Kind::Customer), customer, now).await?;
+        note(tx, "customer.erased", (Object::Customer, IdKind::Customer), customer, now).await?;
         erased.push(customer);
     }
     Ok(erased)
@@ -68,12 +68,12 @@ async fn remove_people(tx: &mut SqliteConnection, customer: Id, now: Wall) -> sq
                        where y.customer = $1 and r.removed_at is null order by r.id";
     for renter in ids_of(tx, of_customer, customer).await? {
         renters::remove(tx, renter, now).await?;
-        note(tx, "renter.removed", (Object::Renter, Kind::Renter), renter, now).await?;
+        note(tx, "renter.removed", (Object::Renter, IdKind::Renter), renter, now).await?;
     }
     let of_customer = "select id from people where customer = $1 and removed_at is null order by id";
     for person in ids_of(tx, of_customer, customer).await? {
         people::remove(tx, person, now).await?;
-        note(tx, "person.removed", (Object::Person, Kind::Person), person, now).await?;
+        note(tx, "person.removed", (Object::Person, IdKind::Person), person, now).await?;
     }
     Ok(())
 }
@@ -86,7 +86,7 @@ async fn ids_of(tx: &mut SqliteConnection, sql: &'static str, customer: Id) -> s
 async fn note(
     tx: &mut SqliteConnection,
     kind: &str,
-    (object, ids): (Object, Kind),
+    (object, ids): (Object, IdKind),
     id: Id,
     now: Wall,
 ) -> sqlx::Result<()> {

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use fleetgate_engine::id::{HostId, Id, RentalId};
-use fleetgate_engine::rental::events::Kind;
+use fleetgate_engine::rental::events::RentalEventKind;
 use fleetgate_engine::rental::life::{EndReason, State};
 use fleetgate_engine::time::Wall;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use sqlx::{FromRow, Row as _};
 
 use super::blocks::Block;
 use super::{Rental, announcements, devices, shipments};
-use crate::ids::{self, Kind as Name, new_id};
+use crate::ids::{self, IdKind, new_id};
 use crate::store::access::{id, wall};
 use crate::store::instance;
 
@@ -62,7 +62,7 @@ impl FromRow<'_, SqliteRow> for EventRow {
 /// An event of a rental.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Happened {
-    pub kind: Kind,
+    pub kind: RentalEventKind,
     pub at: Wall,
     /// The state of the rental after it.
     pub state: State,
@@ -85,11 +85,11 @@ pub(super) async fn append(
         data["ssh_host_keys"] = server.host_key.into_iter().collect::<Vec<String>>().into();
     }
     let next = match happened.kind {
-        Kind::Overdue => shipments::next(tx, rental, happened.at).await?,
+        RentalEventKind::Overdue => shipments::next(tx, rental, happened.at).await?,
         _ => None,
     };
     if let Some(next) = next {
-        data["next_rental"] = Name::Rental.text(next).into();
+        data["next_rental"] = IdKind::Rental.text(next).into();
     }
     append_with(tx, rental, happened, &data).await?;
     match next {
@@ -102,9 +102,9 @@ pub(super) async fn append(
 async fn warn(tx: &mut SqliteConnection, next: RentalId, from: RentalId, at: Wall) -> sqlx::Result<()> {
     let Some(rental) = announcements::readable(tx, next).await? else { return Ok(()) };
     let state = rental.life.state(at);
-    let happened = Happened { kind: Kind::DeviceOverdue, at, state, previous_device: None };
+    let happened = Happened { kind: RentalEventKind::DeviceOverdue, at, state, previous_device: None };
     let mut data = data(&rental, happened);
-    data["previous_rental"] = Name::Rental.text(from).into();
+    data["previous_rental"] = IdKind::Rental.text(from).into();
     append_with(tx, &rental, happened, &data).await
 }
 
@@ -120,7 +120,7 @@ pub(super) async fn append_block(
 ) -> sqlx::Result<()> {
     let mut data = data(rental, happened);
     data["block"] = json!({
-        "id": Name::Block.text(block.id), "from": ids::time(block.from), "until": block.until.map(ids::time),
+        "id": IdKind::Block.text(block.id), "from": ids::time(block.from), "until": block.until.map(ids::time),
     });
     append_with(tx, rental, happened, &data).await
 }
@@ -169,7 +169,7 @@ fn data(rental: &Rental, happened: Happened) -> Value {
     let life = &rental.life;
     let mut data = json!({
         "state": happened.state.name(),
-        "device": Name::Host.text(rental.device),
+        "device": IdKind::Host.text(rental.device),
         "from": ids::time(life.window.from()),
         "until": ids::time(life.window.until()),
     });
@@ -184,7 +184,7 @@ fn data(rental: &Rental, happened: Happened) -> Value {
         data["forwarded_bytes"] = rental.forwarded_bytes.into();
     }
     if let Some(device) = happened.previous_device {
-        data["previous_device"] = Name::Host.text(device).into();
+        data["previous_device"] = IdKind::Host.text(device).into();
     }
     data
 }

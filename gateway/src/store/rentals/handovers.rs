@@ -20,7 +20,7 @@ use sqlx::{FromRow, Row as _};
 use super::device_access::{self, access_columns};
 use super::shipments::{self, is_away};
 use super::{Rental, announcements, duration};
-use crate::ids::Kind;
+use crate::ids::IdKind;
 use crate::store::access::{id, maybe_wall, wall};
 use crate::store::events::{self, NewEvent, Object, SYSTEM};
 
@@ -277,8 +277,8 @@ pub const HANDED_OVER: &str = "rental.handed_over";
 /// Returns the data of that event.
 pub fn event_data(rental: &Rental, reason: &str) -> Value {
     json!({
-        "id": Kind::Rental.text(rental.id), "booking": Kind::Booking.text(rental.booking),
-        "customer": Kind::Customer.text(rental.customer), "device": Kind::Host.text(rental.device),
+        "id": IdKind::Rental.text(rental.id), "booking": IdKind::Booking.text(rental.booking),
+        "customer": IdKind::Customer.text(rental.customer), "device": IdKind::Host.text(rental.device),
         "reason": reason, "version": rental.version,
     })
 }

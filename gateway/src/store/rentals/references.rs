@@ -6,7 +6,7 @@ use fleetgate_engine::id::Id;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::types::Json;
 
-use crate::ids::Kind;
+use crate::ids::IdKind;
 
 /// What a client called a booking or rental.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub async fn of(
                select 0, b.id, b.external_ref, null from bookings b where b.id in (select value from json_each($2))";
     let rows: Vec<Row> = sqlx::query_as(sql).bind(ids(rentals)).bind(ids(bookings)).fetch_all(conn).await?;
     let reference = |(is_rental, id, external_ref, name): Row| {
-        let kind = if is_rental == 1 { Kind::Rental } else { Kind::Booking };
+        let kind = if is_rental == 1 { IdKind::Rental } else { IdKind::Booking };
         (kind.text(Id::from_i64(id)), Reference { external_ref, name })
     };
     Ok(rows.into_iter().map(reference).collect())

@@ -51,14 +51,14 @@ pub struct Limits {
 
 impl Limits {
     /// Returns the time before which rows of a kind are removed.
-    fn of(&self, kind: Kind) -> Wall {
-        if kind == Kind::Intervals { self.intervals } else { self.keep }
+    fn of(&self, kind: RetentionKind) -> Wall {
+        if kind == RetentionKind::Intervals { self.intervals } else { self.keep }
     }
 }
 
 /// The kinds of rows in removal order: rows that refer to others come before those.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum RetentionKind {
     Messages,
     Notices,
     Acknowledgements,
@@ -75,33 +75,33 @@ pub enum Kind {
     Hosts,
 }
 
-impl Kind {
-    pub const ALL: [Kind; 10] = [
-        Kind::Messages,
-        Kind::Notices,
-        Kind::Acknowledgements,
-        Kind::Downtimes,
-        Kind::Grants,
-        Kind::Incidents,
-        Kind::Events,
-        Kind::Intervals,
-        Kind::Enrolments,
-        Kind::Hosts,
+impl RetentionKind {
+    pub const ALL: [RetentionKind; 10] = [
+        RetentionKind::Messages,
+        RetentionKind::Notices,
+        RetentionKind::Acknowledgements,
+        RetentionKind::Downtimes,
+        RetentionKind::Grants,
+        RetentionKind::Incidents,
+        RetentionKind::Events,
+        RetentionKind::Intervals,
+        RetentionKind::Enrolments,
+        RetentionKind::Hosts,
     ];
 
     /// Returns the name in the metric.
     pub const fn name(self) -> &'static str {
         match self {
-            Kind::Messages => "messages",
-            Kind::Notices => "notifications",
-            Kind::Acknowledgements => "acknowledgements",
-            Kind::Downtimes => "downtimes",
-            Kind::Grants => "grants",
-            Kind::Incidents => "incidents",
-            Kind::Events => "events",
-            Kind::Intervals => "intervals",
-            Kind::Enrolments => "enrolments",
-            Kind::Hosts => "hosts",
+            RetentionKind::Messages => "messages",
+            RetentionKind::Notices => "notifications",
+            RetentionKind::Acknowledgements => "acknowledgements",
+            RetentionKind::Downtimes => "downtimes",
+            RetentionKind::Grants => "grants",
+            RetentionKind::Incidents => "incidents",
+            RetentionKind::Events => "events",
+            RetentionKind::Intervals => "intervals",
+            RetentionKind::Enrolments => "enrolments",
+            RetentionKind::Hosts => "hosts",
         }
     }
 }
@@ -290,18 +290,18 @@ struct Statements {
 }
 
 impl Statements {
-    fn new(kind: Kind) -> Statements {
+    fn new(kind: RetentionKind) -> Statements {
         let Rows { table, id, old, time, free, dependents } = match kind {
-            Kind::Messages => MESSAGES,
-            Kind::Notices => NOTICES,
-            Kind::Acknowledgements => ACKNOWLEDGEMENTS,
-            Kind::Downtimes => DOWNTIMES,
-            Kind::Grants => GRANTS,
-            Kind::Incidents => INCIDENTS,
-            Kind::Events => EVENTS,
-            Kind::Intervals => INTERVALS,
-            Kind::Enrolments => ENROLMENTS,
-            Kind::Hosts => HOSTS,
+            RetentionKind::Messages => MESSAGES,
+            RetentionKind::Notices => NOTICES,
+            RetentionKind::Acknowledgements => ACKNOWLEDGEMENTS,
+            RetentionKind::Downtimes => DOWNTIMES,
+            RetentionKind::Grants => GRANTS,
+            RetentionKind::Incidents => INCIDENTS,
+            RetentionKind::Events => EVENTS,
+            RetentionKind::Intervals => INTERVALS,
+            RetentionKind::Enrolments => ENROLMENTS,
+            RetentionKind::Hosts => HOSTS,
         };
         let time = time.unwrap_or("null");
         let these = "(select value from json_each($1))";
@@ -312,7 +312,7 @@ impl Statements {
             )
         };
         let act = match kind {
-            Kind::Hosts => "update hosts set labels = '{}', notes = ''".to_owned(),
+            RetentionKind::Hosts => "update hosts set labels = '{}', notes = ''".to_owned(),
             _ => format!("delete from {table}"),
         };
         Statements {
@@ -331,9 +331,10 @@ impl Statements {
     }
 }
 
-static STATEMENTS: LazyLock<[Statements; Kind::ALL.len()]> = LazyLock::new(|| Kind::ALL.map(Statements::new));
+static STATEMENTS: LazyLock<[Statements; RetentionKind::ALL.len()]> =
+    LazyLock::new(|| RetentionKind::ALL.map(Statements::new));
 
-impl Kind {
+impl RetentionKind {
     fn statements(self) -> &'static Statements {
         &STATEMENTS[self as usize]
     }
@@ -345,7 +346,7 @@ impl Kind {
 /// Fails when the database cannot be read.
 pub async fn look(
     conn: &mut SqliteConnection,
-    kind: Kind,
+    kind: RetentionKind,
     after: i64,
     limits: &Limits,
 ) -> sqlx::Result<Look> {
@@ -373,7 +374,7 @@ pub async fn look(
 /// Fails when the database refuses the write.
 pub async fn remove(
     tx: &mut SqliteConnection,
-    kind: Kind,
+    kind: RetentionKind,
     found: &[i64],
     limits: &Limits,
 ) -> sqlx::Result<u64> {

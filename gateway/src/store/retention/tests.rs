@@ -66,7 +66,7 @@ async fn old_rows_are_removed_with_their_dependants() {
     }
     run(&store, &["insert into notices_held (notice, contact, event) values (1, 2, 1), (4, 2, 4)"]).await;
     let removed = round(&store, &KEEP).await.unwrap();
-    assert_eq!((removed[&Kind::Messages], removed[&Kind::Events]), (4, 2), "{removed:?}");
+    assert_eq!((removed[&RetentionKind::Messages], removed[&RetentionKind::Events]), (4, 2), "{removed:?}");
     goes_to(&store, &[3, 4]).await;
     assert_eq!(numbers(&store, "select id from incidents").await, [1, 2, 3], "its newer notices are kept");
 }
@@ -149,7 +149,7 @@ async fn old_rows_behind_kept_rows_are_found() {
            select n, 10, 'x', 'host', 7, '', iif(n <= 11000, 'user:ada', 'system') from n"],
     )
     .await;
-    assert_eq!(round(&store, &KEEP).await.unwrap()[&Kind::Events], 1_000);
+    assert_eq!(round(&store, &KEEP).await.unwrap()[&RetentionKind::Events], 1_000);
 }
 
 #[tokio::test]
@@ -223,7 +223,7 @@ async fn the_name_of_a_removed_host_is_kept() {
         ],
     )
     .await;
-    assert_eq!(round(&store, &KEEP).await.unwrap()[&Kind::Hosts], 6);
+    assert_eq!(round(&store, &KEEP).await.unwrap()[&RetentionKind::Hosts], 6);
     assert!(round(&store, &KEEP).await.unwrap().is_empty());
     let left =
         "select name || labels || notes || (select count(*) from service_overrides where host = hosts.id)
@@ -251,7 +251,7 @@ async fn an_enrolment_without_a_device_is_removed() {
         let sql = sqlx::query(enrolment).bind(id).bind(state).bind(decided).bind(host);
         sql.execute(&store.write).await.unwrap();
     }
-    assert_eq!(round(&store, &KEEP).await.unwrap()[&Kind::Enrolments], 3);
+    assert_eq!(round(&store, &KEEP).await.unwrap()[&RetentionKind::Enrolments], 3);
     assert_eq!(numbers(&store, "select id from enrolments order by id").await, [4, 5, 6]);
 }
 
@@ -273,7 +273,7 @@ async fn a_large_message_is_removed_in_slices() {
     let mut slices = Vec::new();
     while let Some(rows) = {
         let mut tx = store.begin().await.unwrap();
-        let rows = remove(&mut tx, Kind::Messages, &[1], &KEEP).await.unwrap();
+        let rows = remove(&mut tx, RetentionKind::Messages, &[1], &KEEP).await.unwrap();
         tx.commit().await.unwrap();
         Some(rows).filter(|rows| *rows > 0)
     } {
@@ -294,7 +294,7 @@ async fn intervals_that_ended_before_are_removed_and_those_that_last_stay() {
     )
     .await;
     let removed = round(&store, &KEEP).await.unwrap();
-    assert_eq!(removed[&Kind::Intervals], 2);
+    assert_eq!(removed[&RetentionKind::Intervals], 2);
     assert_eq!(numbers(&store, "select id from intervals order by id").await, [2, 3]);
 }
 
@@ -313,14 +313,14 @@ async fn intervals_are_kept_for_years_beside_events_that_are_not() {
     .await;
     let limits = Limits { intervals: Wall::from_millis(100), ..KEEP };
     let removed = round(&store, &limits).await.unwrap();
-    assert_eq!((removed[&Kind::Intervals], removed[&Kind::Events]), (1, 1));
+    assert_eq!((removed[&RetentionKind::Intervals], removed[&RetentionKind::Events]), (1, 1));
     assert_eq!(numbers(&store, "select id from intervals").await, [2]);
 }
 
 #[tokio::test]
 async fn every_statement_finds_what_refers_to_a_row_by_an_index() {
     let (store, _dir) = scene().await;
-    for kind in Kind::ALL {
+    for kind in RetentionKind::ALL {
         for sql in [&kind.statements().find, &kind.statements().still] {
             let plan: Vec<(i64, i64, i64, String)> =
                 sqlx::query_as(sqlx::AssertSqlSafe(format!("explain query plan {sql}")))

@@ -32,21 +32,21 @@ const MACHINE_PATIENCE: Duration = Duration::from_secs(60);
 /// A hub to measure: what it is, and its program.
 #[derive(Clone, Debug)]
 pub struct Candidate {
-    pub kind: Kind,
+    pub kind: HubKind,
     pub program: PathBuf,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum HubKind {
     Fleetgate,
     BoringtunCli,
     WireguardGo,
 }
 
-const KINDS: [(&str, Kind); 3] = [
-    ("fleetgate", Kind::Fleetgate),
-    ("boringtun-cli", Kind::BoringtunCli),
-    ("wireguard-go", Kind::WireguardGo),
+const KINDS: [(&str, HubKind); 3] = [
+    ("fleetgate", HubKind::Fleetgate),
+    ("boringtun-cli", HubKind::BoringtunCli),
+    ("wireguard-go", HubKind::WireguardGo),
 ];
 
 impl Candidate {
@@ -61,7 +61,7 @@ impl Candidate {
         };
         let program = match (program, kind) {
             (Some(path), _) => PathBuf::from(path),
-            (None, Kind::Fleetgate) => std::env::current_exe()?.with_file_name("fleetgate"),
+            (None, HubKind::Fleetgate) => std::env::current_exe()?.with_file_name("fleetgate"),
             (None, _) => found(name)?,
         };
         ensure!(program.exists(), "{} does not exist: build or install it first", program.display());
@@ -119,7 +119,7 @@ impl<'a> Hub<'a> {
     /// # Errors
     /// Fails when the hub does not take its configuration.
     pub fn start(lab: &'a Lab, candidate: Candidate) -> anyhow::Result<Hub<'a>> {
-        if candidate.kind == Kind::Fleetgate {
+        if candidate.kind == HubKind::Fleetgate {
             return Hub::start_gateway(lab, candidate);
         }
         Hub::start_router(lab, candidate)
@@ -146,7 +146,7 @@ impl<'a> Hub<'a> {
         let program = candidate.program.display().to_string();
         let interface = format!("h{}x{}", std::process::id(), INTERFACES.fetch_add(1, Ordering::Relaxed));
         let args: &[&str] = match candidate.kind {
-            Kind::BoringtunCli => &["--foreground", "--disable-drop-privileges", &interface],
+            HubKind::BoringtunCli => &["--foreground", "--disable-drop-privileges", &interface],
             _ => &["-f", &interface],
         };
         let running = lab.spawn("gw", "hub.log", &program, args, &[]);

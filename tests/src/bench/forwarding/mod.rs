@@ -18,7 +18,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 
 use crate::lab::Lab;
-use hub::{Candidate, Hub, Kind};
+use hub::{Candidate, Hub, HubKind};
 use load::{Load, Measured, Phase, Rate, median_of};
 use tcp::Transfer;
 
@@ -107,7 +107,7 @@ pub fn run(arguments: &[String]) -> anyhow::Result<()> {
         }
     }
     print(&hubs, &figures, &direct)?;
-    match hubs.iter().position(|hub| hub.candidate.kind == Kind::Fleetgate) {
+    match hubs.iter().position(|hub| hub.candidate.kind == HubKind::Fleetgate) {
         Some(at) => crowd::run((&labs[at], &hubs[at], &loads[at]), options.rounds, options.flood),
         None => Ok(()),
     }

@@ -7,7 +7,7 @@ use fleetgate::history::Recorder;
 use fleetgate::store::files::HISTORY_FILE;
 use fleetgate::store::history::{Sealable, Series};
 use fleetgate::store::{Store, copy};
-use fleetgate_engine::history::{DAY, HOUR, Kind, Second};
+use fleetgate_engine::history::{DAY, HOUR, Second, SeriesKind};
 use fleetgate_keys::SealKey;
 
 use super::super::report;
@@ -101,8 +101,8 @@ async fn record(store: &Store, day: i64) -> anyhow::Result<(Spent, u64, BTreeMap
 }
 
 async fn compact(store: &Store, day: i64, series: &BTreeMap<u32, Series>) -> anyhow::Result<Spent> {
-    let kinds: BTreeMap<u32, Kind> = series.values().map(|s| (s.id, Kind::of(&s.uom))).collect();
-    let kind = |id: u32| kinds.get(&id).copied().unwrap_or(Kind::Gauge);
+    let kinds: BTreeMap<u32, SeriesKind> = series.values().map(|s| (s.id, SeriesKind::of(&s.uom))).collect();
+    let kind = |id: u32| kinds.get(&id).copied().unwrap_or(SeriesKind::Gauge);
     let before = Spent::now();
     for (first, last) in steps(series)? {
         store.compact_step(day, first, last, &kind).await?;
@@ -116,7 +116,7 @@ async fn merge(store: &Store, day: i64, series: &BTreeMap<u32, Series>) -> anyho
     for (n, Series { id, uom, .. }) in series {
         let time: std::ops::Range<Second> = (day + 1 - PERIOD) * DAY..day * DAY;
         let points = Generator::new(*n).samples(time.start, time.end);
-        store.put_days(&Sealable { series: *id, kind: Kind::of(uom), points }).await?;
+        store.put_days(&Sealable { series: *id, kind: SeriesKind::of(uom), points }).await?;
     }
     checkpoint(store).await?;
     let before = Spent::now();

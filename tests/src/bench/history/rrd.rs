@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use fleetgate_engine::history::{DAY, HOUR, Kind, Point, Second};
+use fleetgate_engine::history::{DAY, HOUR, Point, Second, SeriesKind};
 
 use super::super::{cpu_of_process, median};
 use super::series::{Generator, MINUTE};
@@ -116,10 +116,10 @@ impl Tool {
         }
     }
 
-    fn create(&mut self, n: u32, kind: Kind, (from, to): (Second, Second)) -> anyhow::Result<()> {
+    fn create(&mut self, n: u32, kind: SeriesKind, (from, to): (Second, Second)) -> anyhow::Result<()> {
         let source = match kind {
-            Kind::Gauge => format!("DS:v:GAUGE:{HEARTBEAT}:U:U"),
-            Kind::Counter => format!("DS:v:DERIVE:{HEARTBEAT}:0:U"),
+            SeriesKind::Gauge => format!("DS:v:GAUGE:{HEARTBEAT}:U:U"),
+            SeriesKind::Counter => format!("DS:v:DERIVE:{HEARTBEAT}:0:U"),
         };
         let mut archives = format!("RRA:AVERAGE:0.5:1:{}", 30 * DAY / MINUTE);
         for (width, days) in [(300, 90), (HOUR, (to - from) / DAY), (DAY, (to - from) / DAY)] {

@@ -5,7 +5,7 @@
 
 use std::f64::consts::TAU;
 
-use fleetgate_engine::history::{DAY, HOUR, Kind, Point, Second};
+use fleetgate_engine::history::{DAY, HOUR, Point, Second, SeriesKind};
 
 use crate::dice::Dice;
 
@@ -58,8 +58,8 @@ impl Profile {
         }
     }
 
-    pub fn kind(self) -> Kind {
-        Kind::of(self.uom())
+    pub fn kind(self) -> SeriesKind {
+        SeriesKind::of(self.uom())
     }
 }
 

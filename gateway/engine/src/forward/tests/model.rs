@@ -21,7 +21,7 @@ pub enum Flag {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum PacketKind {
     Tcp(Flag),
     Udp,
     Echo { request: bool },
@@ -33,16 +33,16 @@ pub struct Said {
     pub peer: PeerId,
     pub src: IpAddr,
     pub dst: IpAddr,
-    pub kind: Kind,
+    pub kind: PacketKind,
     pub ports: (u16, u16),
 }
 
 impl Said {
     fn protocol(&self) -> GrantProtocol {
         match self.kind {
-            Kind::Tcp(_) => GrantProtocol::Tcp,
-            Kind::Udp => GrantProtocol::Udp,
-            Kind::Echo { .. } => GrantProtocol::Icmp,
+            PacketKind::Tcp(_) => GrantProtocol::Tcp,
+            PacketKind::Udp => GrantProtocol::Udp,
+            PacketKind::Echo { .. } => GrantProtocol::Icmp,
         }
     }
 }
@@ -347,7 +347,7 @@ impl Model {
     /// Finds the flow of a packet, and whether the packet goes back to the source.
     fn find(&self, said: &Said) -> Option<(usize, bool)> {
         let ports = |said: &Said| match said.kind {
-            Kind::Echo { .. } => (said.ports.0, said.ports.0),
+            PacketKind::Echo { .. } => (said.ports.0, said.ports.0),
             _ => said.ports,
         };
         let swapped = |(a, b): (u16, u16)| (b, a);
@@ -368,7 +368,7 @@ impl Model {
         self.sweep(now);
         let found = self.find(said);
         let reopens = found.is_some_and(|(at, back)| {
-            !back && said.kind == Kind::Tcp(Flag::Syn) && self.flows[at].phase == Phase::Closed
+            !back && said.kind == PacketKind::Tcp(Flag::Syn) && self.flows[at].phase == Phase::Closed
         });
         if let (Some((at, _)), true) = (found, reopens) {
             self.flows.remove(at);
@@ -383,7 +383,7 @@ impl Model {
             None => (self.begin(said, now)?, false, false),
         };
         let flow = &mut self.flows[at];
-        if !back || matches!(said.kind, Kind::Tcp(_)) {
+        if !back || matches!(said.kind, PacketKind::Tcp(_)) {
             flow.prolonged = now.mono;
         }
         flow.expires = flow.prolonged + timeout(flow.phase);
@@ -401,9 +401,9 @@ impl Model {
 
     fn begin(&mut self, said: &Said, now: Now) -> Option<usize> {
         let phase = match said.kind {
-            Kind::Tcp(Flag::Syn) => Phase::Sent,
-            Kind::Udp => Phase::Unreplied,
-            Kind::Echo { request: true } => Phase::Echo,
+            PacketKind::Tcp(Flag::Syn) => Phase::Sent,
+            PacketKind::Udp => Phase::Unreplied,
+            PacketKind::Echo { request: true } => Phase::Echo,
             _ => return None,
         };
         if self.covers(said, now) != Cover::Yes {
@@ -460,7 +460,7 @@ impl Model {
         };
         let (at, back) = self.find(&answer)?;
         let flow = &self.flows[at];
-        let fits = !matches!(quoted.kind, Kind::Echo { request } if request != back);
+        let fits = !matches!(quoted.kind, PacketKind::Echo { request } if request != back);
         let passes = fits && dst == quoted.src && self.covers_flow(flow, now) == Cover::Yes;
         passes.then_some(if back { flow.opened_by.peer } else { flow.device })
     }
@@ -526,13 +526,13 @@ fn timeout(phase: Phase) -> Duration {
 }
 
 /// Returns whether the packet ends the flow; `None`: it does not pass.
-fn progress(flow: &mut Flow, kind: Kind, back: bool) -> Option<bool> {
+fn progress(flow: &mut Flow, kind: PacketKind, back: bool) -> Option<bool> {
     match (kind, back) {
-        (Kind::Udp, true) => flow.phase = Phase::Replied,
-        (Kind::Udp, false) => {}
-        (Kind::Echo { request }, _) if request == back => return None,
-        (Kind::Echo { .. }, _) => {}
-        (Kind::Tcp(flag), _) => return tcp(flow, flag, back),
+        (PacketKind::Udp, true) => flow.phase = Phase::Replied,
+        (PacketKind::Udp, false) => {}
+        (PacketKind::Echo { request }, _) if request == back => return None,
+        (PacketKind::Echo { .. }, _) => {}
+        (PacketKind::Tcp(flag), _) => return tcp(flow, flag, back),
     }
     Some(false)
 }

@@ -24,14 +24,14 @@ fn build(said: &Said) -> Vec<u8> {
     let is_back = said.ports.0 >= 21;
     let (seq, ack) = if is_back { (5_000, 1_000) } else { (1_000, 5_000) };
     let (flags, seq, ack) = match said.kind {
-        Kind::Udp => return udp_between(said.src, said.dst, said.ports, &[7; 100]),
-        Kind::Echo { request } => return echo_between(said.src, said.dst, request, said.ports.0, 100),
-        Kind::Tcp(Flag::Syn) => (SYN, seq - 1, 0),
-        Kind::Tcp(Flag::SynAck) => (SYN | ACK, seq - 1, ack),
-        Kind::Tcp(Flag::Ack) => (ACK, seq, ack),
-        Kind::Tcp(Flag::Fin) => (FIN | ACK, seq, ack),
-        Kind::Tcp(Flag::GoodReset) => (RST | ACK, seq, ack),
-        Kind::Tcp(Flag::BadReset) => (RST | ACK, 2_000_000, 77),
+        PacketKind::Udp => return udp_between(said.src, said.dst, said.ports, &[7; 100]),
+        PacketKind::Echo { request } => return echo_between(said.src, said.dst, request, said.ports.0, 100),
+        PacketKind::Tcp(Flag::Syn) => (SYN, seq - 1, 0),
+        PacketKind::Tcp(Flag::SynAck) => (SYN | ACK, seq - 1, ack),
+        PacketKind::Tcp(Flag::Ack) => (ACK, seq, ack),
+        PacketKind::Tcp(Flag::Fin) => (FIN | ACK, seq, ack),
+        PacketKind::Tcp(Flag::GoodReset) => (RST | ACK, seq, ack),
+        PacketKind::Tcp(Flag::BadReset) => (RST | ACK, 2_000_000, 77),
     };
     tcp_between(said.src, said.dst, said.ports, flags, (seq, ack), &[])
 }
@@ -155,7 +155,7 @@ impl Pair {
         let bytes = build(&said);
         let from = said.peer.as_i64();
         let at = if said.src.is_ipv6() { 40 } else { 20 };
-        let large = matches!(said.kind, Kind::Udp | Kind::Echo { .. });
+        let large = matches!(said.kind, PacketKind::Udp | PacketKind::Echo { .. });
         self.compare_explanation(&said);
         let (expected, sent) = match form {
             Form::First(id) if large => {
@@ -183,7 +183,7 @@ impl Pair {
     /// quoted packet is the other way round.
     fn quote(&mut self, said: &Said, astray: bool) {
         let kind = match said.kind {
-            Kind::Echo { request } => Kind::Echo { request: !request },
+            PacketKind::Echo { request } => PacketKind::Echo { request: !request },
             other => other,
         };
         let ports = (said.ports.1, said.ports.0);
@@ -208,9 +208,9 @@ impl Pair {
 
     fn compare_explanation(&mut self, said: &Said) {
         let protocol = match said.kind {
-            Kind::Tcp(_) => GrantProtocol::Tcp,
-            Kind::Udp => GrantProtocol::Udp,
-            Kind::Echo { .. } => GrantProtocol::Icmp,
+            PacketKind::Tcp(_) => GrantProtocol::Tcp,
+            PacketKind::Udp => GrantProtocol::Udp,
+            PacketKind::Echo { .. } => GrantProtocol::Icmp,
         };
         let question = ExplainRequest {
             from: ExplainSource::Peer(said.peer),
@@ -323,23 +323,23 @@ impl Pair {
     }
 }
 
-fn name(kind: Kind, form: Form) -> &'static str {
+fn name(kind: PacketKind, form: Form) -> &'static str {
     match (form, kind) {
-        (Form::First(_), Kind::Udp | Kind::Echo { .. }) => "first fragment",
-        (Form::Later(_), Kind::Udp | Kind::Echo { .. }) => "later fragment",
-        (_, Kind::Udp) => "udp",
-        (_, Kind::Echo { .. }) => "echo",
-        (_, Kind::Tcp(Flag::Syn)) => "syn",
-        (_, Kind::Tcp(Flag::SynAck)) => "syn-ack",
-        (_, Kind::Tcp(Flag::Fin)) => "fin",
-        (_, Kind::Tcp(Flag::GoodReset)) => "reset",
-        (_, Kind::Tcp(_)) => "segment",
+        (Form::First(_), PacketKind::Udp | PacketKind::Echo { .. }) => "first fragment",
+        (Form::Later(_), PacketKind::Udp | PacketKind::Echo { .. }) => "later fragment",
+        (_, PacketKind::Udp) => "udp",
+        (_, PacketKind::Echo { .. }) => "echo",
+        (_, PacketKind::Tcp(Flag::Syn)) => "syn",
+        (_, PacketKind::Tcp(Flag::SynAck)) => "syn-ack",
+        (_, PacketKind::Tcp(Flag::Fin)) => "fin",
+        (_, PacketKind::Tcp(Flag::GoodReset)) => "reset",
+        (_, PacketKind::Tcp(_)) => "segment",
     }
 }
 
 /// Both ports of an echo are its identifier.
-fn echo_ports(kind: Kind, ports: (u16, u16)) -> (u16, u16) {
-    if matches!(kind, Kind::Echo { .. }) { (7, 7) } else { ports }
+fn echo_ports(kind: PacketKind, ports: (u16, u16)) -> (u16, u16) {
+    if matches!(kind, PacketKind::Echo { .. }) { (7, 7) } else { ports }
 }
 
 proptest! {

@@ -32,7 +32,7 @@ pub enum Op {
         peer: i64,
         family: usize,
         host: usize,
-        kind: Kind,
+        kind: PacketKind,
         ports: (u16, u16),
         form: Form,
     },
@@ -41,7 +41,7 @@ pub enum Op {
         behind: bool,
         family: usize,
         to: i64,
-        kind: Kind,
+        kind: PacketKind,
         ports: (u16, u16),
         form: Form,
     },
@@ -141,12 +141,12 @@ pub fn target(host: i64, label: u8, moved: bool) -> TargetSpec {
     spec
 }
 
-fn kind() -> impl Strategy<Value = Kind> {
+fn kind() -> impl Strategy<Value = PacketKind> {
     prop_oneof![
         4 => prop::sample::select(vec![Flag::Syn, Flag::SynAck, Flag::Ack, Flag::Fin, Flag::GoodReset, Flag::BadReset])
-            .prop_map(Kind::Tcp),
-        2 => Just(Kind::Udp),
-        1 => any::<bool>().prop_map(|request| Kind::Echo { request }),
+            .prop_map(PacketKind::Tcp),
+        2 => Just(PacketKind::Udp),
+        1 => any::<bool>().prop_map(|request| PacketKind::Echo { request }),
     ]
 }
 
@@ -237,8 +237,8 @@ fn conversation() -> impl Strategy<Value = Vec<Op>> {
     (0usize..2, ends(), 1u16..3, prop::collection::vec((any::<bool>(), kind()), 0..6)).prop_map(
         |(family, (peer, host, device, behind), port, more)| {
             let first = [(false, Flag::Syn), (true, Flag::SynAck), (false, Flag::Ack)];
-            let first = first.map(|(back, flag)| (back, Kind::Tcp(flag)));
-            let packet = |(back, kind): (bool, Kind)| match back {
+            let first = first.map(|(back, flag)| (back, PacketKind::Tcp(flag)));
+            let packet = |(back, kind): (bool, PacketKind)| match back {
                 false => Op::Out { peer, family, host, kind, ports: (port, 22), form: Form::Whole },
                 true => {
                     Op::Back { device, behind, family, to: peer, kind, ports: (22, port), form: Form::Whole }
@@ -262,8 +262,10 @@ fn exchange() -> impl Strategy<Value = Vec<Op>> {
     let more = prop::collection::vec((any::<bool>(), prop::sample::select(forms)), 1..10);
     (0usize..2, ends(), 1u16..3, more).prop_map(|(family, (peer, host, device, behind), port, more)| {
         let packet = |(back, form): (bool, Form)| match back {
-            false => Op::Out { peer, family, host, kind: Kind::Udp, ports: (port, 22), form },
-            true => Op::Back { device, behind, family, to: peer, kind: Kind::Udp, ports: (22, port), form },
+            false => Op::Out { peer, family, host, kind: PacketKind::Udp, ports: (port, 22), form },
+            true => {
+                Op::Back { device, behind, family, to: peer, kind: PacketKind::Udp, ports: (22, port), form }
+            }
         };
         std::iter::once((false, Form::Whole)).chain(more).map(packet).collect()
     })

@@ -57,7 +57,7 @@ fn a_key_is_its_parts() {
 
 #[test]
 fn empty_blocks_have_no_entries() {
-    let raw = encode_raw(KEY, START, &[], Kind::Gauge);
+    let raw = encode_raw(KEY, START, &[], SeriesKind::Gauge);
     assert_eq!(decode_raw(KEY, START, &raw), Ok(Vec::new()));
     let buckets = encode_buckets(KEY, START, BUCKET, &[]);
     assert_eq!(decode_buckets(KEY, START, BUCKET, &buckets), Ok(Vec::new()));
@@ -65,7 +65,7 @@ fn empty_blocks_have_no_entries() {
 
 #[test]
 fn a_block_in_another_place_or_of_another_kind_is_damaged() {
-    let raw = encode_raw(KEY, START, &points(&[(START, 1.0)]), Kind::Gauge);
+    let raw = encode_raw(KEY, START, &points(&[(START, 1.0)]), SeriesKind::Gauge);
     assert_eq!(decode_raw(key(HOURS, 70_002), START, &raw), Err(Damaged::Checksum));
     assert_eq!(decode_buckets(KEY, START, BUCKET, &raw), Err(Damaged::Kind(0)));
     let newer = [&[2], &raw[1..]].concat();
@@ -77,7 +77,7 @@ fn half_a_day_of_every_second_fits_and_more_keeps_the_newest() {
     let day: Vec<Point> =
         (0..DAY).map(|s| Point { at: START + s, value: Some((s % 977) as f64 / 100.0) }).collect();
     let half = &day[..MAX_IN_BLOCK];
-    let read = |list: &[Point]| decode_raw(KEY, START, &encode_raw(KEY, START, list, Kind::Gauge));
+    let read = |list: &[Point]| decode_raw(KEY, START, &encode_raw(KEY, START, list, SeriesKind::Gauge));
     assert_eq!(read(half).as_deref(), Ok(half));
     assert_eq!(read(&day).as_deref(), Ok(&day[MAX_IN_BLOCK..]));
 }
@@ -85,7 +85,7 @@ fn half_a_day_of_every_second_fits_and_more_keeps_the_newest() {
 #[test]
 fn a_block_of_gaps_is_short() {
     let gaps: Vec<Point> = (0..720).map(|i| Point { at: START + i * 60, value: None }).collect();
-    let block = encode_raw(KEY, START, &gaps, Kind::Gauge);
+    let block = encode_raw(KEY, START, &gaps, SeriesKind::Gauge);
     assert!(block.len() < 100, "{}", block.len());
     assert_eq!(decode_raw(KEY, START, &block), Ok(gaps));
 }
@@ -93,11 +93,11 @@ fn a_block_of_gaps_is_short() {
 #[test]
 fn a_block_that_is_out_of_order_is_encoded_in_order() {
     let list = points(&[(START + 9, 1.0), (START + 3, 2.0), (START + 9, 3.0)]);
-    let block = encode_raw(KEY, START, &list, Kind::Gauge);
+    let block = encode_raw(KEY, START, &list, SeriesKind::Gauge);
     assert_eq!(decode_raw(KEY, START, &block), Ok(ordered(list)));
     let bucket = |slot: i64| Bucket {
         at: START + slot * BUCKET,
-        ..roll_up(&points(&[(0, 1.0)]), None, Kind::Gauge, 1)[0]
+        ..roll_up(&points(&[(0, 1.0)]), None, SeriesKind::Gauge, 1)[0]
     };
     let block = encode_buckets(KEY, START, BUCKET, &[bucket(2), bucket(1)]);
     assert_eq!(decode_buckets(KEY, START, BUCKET, &block), Ok(vec![bucket(1), bucket(2)]));
@@ -149,7 +149,7 @@ proptest! {
     fn every_flipped_bit_and_every_cut_of_a_block_is_found(
         list in any_points(START..START + 43_200), buckets in any_buckets(), at: usize,
     ) {
-        let raw = encode_raw(KEY, START, &list, Kind::Gauge);
+        let raw = encode_raw(KEY, START, &list, SeriesKind::Gauge);
         let rolled = encode_buckets(KEY, START, BUCKET, &buckets);
         let reads_raw = |block: &[u8]| decode_raw(KEY, START, block).is_ok();
         let reads_buckets = |block: &[u8]| decode_buckets(KEY, START, BUCKET, block).is_ok();
@@ -168,7 +168,7 @@ proptest! {
         list in any_points(START..START + 43_200), buckets in any_buckets(),
         changes in proptest::collection::vec((any::<usize>(), any::<u8>()), 1..6), cut: usize,
     ) {
-        let raw = encode_raw(KEY, START, &list, Kind::Gauge);
+        let raw = encode_raw(KEY, START, &list, SeriesKind::Gauge);
         let rolled = encode_buckets(KEY, START, BUCKET, &buckets);
         for mut block in [raw, rolled] {
             let len = block.len();

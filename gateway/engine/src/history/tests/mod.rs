@@ -8,7 +8,7 @@ mod values;
 
 use proptest::prelude::*;
 
-use super::{Kind, Point, Second, decimal, ordered};
+use super::{Point, Second, SeriesKind, decimal, ordered};
 
 /// Values as checks measure them, and everything else that a double can be.
 fn any_value() -> impl Strategy<Value = f64> {
@@ -20,8 +20,8 @@ fn any_value() -> impl Strategy<Value = f64> {
     ]
 }
 
-fn any_kind() -> impl Strategy<Value = Kind> {
-    prop_oneof![Just(Kind::Gauge), Just(Kind::Counter)]
+fn any_kind() -> impl Strategy<Value = SeriesKind> {
+    prop_oneof![Just(SeriesKind::Gauge), Just(SeriesKind::Counter)]
 }
 
 fn any_points(times: std::ops::Range<Second>) -> impl Strategy<Value = Vec<Point>> {
@@ -30,7 +30,7 @@ fn any_points(times: std::ops::Range<Second>) -> impl Strategy<Value = Vec<Point
 }
 
 /// Returns what is kept of samples, bit for bit.
-fn kept(points: &[Point], kind: Kind) -> Vec<Point> {
+fn kept(points: &[Point], kind: SeriesKind) -> Vec<Point> {
     let value = |p: &Point| p.value.filter(|v| v.is_finite()).map(|v| decimal::kept(v, kind));
     points.iter().map(|p| Point { at: p.at, value: value(p) }).collect()
 }
@@ -49,8 +49,8 @@ fn of_equal_seconds_the_last_counts() {
 
 #[test]
 fn only_unit_c_is_a_counter() {
-    assert_eq!(["c", "", "B", "C", "cs"].map(Kind::of), {
-        use Kind::*;
+    assert_eq!(["c", "", "B", "C", "cs"].map(SeriesKind::of), {
+        use SeriesKind::*;
         [Counter, Gauge, Gauge, Gauge, Gauge]
     });
 }
@@ -60,7 +60,7 @@ proptest! {
     fn merging_is_ordering_with_the_newer_last(
         older in any_points(0..100), newer in any_points(0..100),
     ) {
-        let clean = |list: Vec<Point>| ordered(kept(&list, Kind::Gauge));
+        let clean = |list: Vec<Point>| ordered(kept(&list, SeriesKind::Gauge));
         let (older, newer) = (clean(older), clean(newer));
         let all = [older.clone(), newer.clone()].concat();
         prop_assert_eq!(super::merged(&older, &newer), ordered(all));
@@ -68,7 +68,7 @@ proptest! {
 
     #[test]
     fn sealing_the_same_again_changes_nothing(list in any_points(0..500), at in 0usize..150) {
-        let list = ordered(kept(&list, Kind::Gauge));
+        let list = ordered(kept(&list, SeriesKind::Gauge));
         let part = &list[at.min(list.len())..];
         prop_assert_eq!(super::merged(&list, part), list.clone());
         prop_assert_eq!(super::merged(part, &list), list.clone());

@@ -2,15 +2,15 @@ use super::super::block::Damaged;
 use super::super::packed::{Packed, read_redo, redo_row};
 use super::*;
 
-fn pack(list: &[Point], kind: Kind) -> Packed {
+fn pack(list: &[Point], kind: SeriesKind) -> Packed {
     let mut packed = Packed::default();
     list.iter().for_each(|point| packed.push(*point, kind));
     packed
 }
 
 /// Series `1..` are counters where they are odd.
-fn kind(series: u32) -> Kind {
-    if series % 2 == 1 { Kind::Counter } else { Kind::Gauge }
+fn kind(series: u32) -> SeriesKind {
+    if series % 2 == 1 { SeriesKind::Counter } else { SeriesKind::Gauge }
 }
 
 fn any_samples() -> impl Strategy<Value = Vec<(u32, Point)>> {
@@ -24,11 +24,11 @@ fn regular_samples_take_three_bytes_and_no_slack() {
     let value = |i: i64| (12_000 + i * 7_919 % 900) as f64 / 1_000.0;
     let list: Vec<Point> =
         (0..60).map(|i| Point { at: 1_772_366_400 + i * 60 + i % 2, value: Some(value(i)) }).collect();
-    let packed = pack(&list, Kind::Gauge);
+    let packed = pack(&list, SeriesKind::Gauge);
     assert_eq!(packed.count(), 60);
     assert!(packed.len_bytes() <= 60 * 3 + 48, "{}", packed.len_bytes());
     let repeated: Vec<Point> = list.iter().map(|p| Point { value: Some(0.0), ..*p }).collect();
-    assert!(pack(&repeated, Kind::Gauge).len_bytes() <= 60 * 2 + 48);
+    assert!(pack(&repeated, SeriesKind::Gauge).len_bytes() <= 60 * 2 + 48);
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn a_commit_of_one_ping_takes_few_bytes() {
     let value = |series, value| (series, Point { at, value: Some(value) });
     let row = redo_row(
         &[value(70_001, 12.345), value(70_002, 0.0), value(70_003, 11.9), value(70_004, 13.2)],
-        |_| Kind::Gauge,
+        |_| SeriesKind::Gauge,
     );
     assert!(row.len() <= 30, "{}", row.len());
 }
@@ -46,7 +46,7 @@ fn a_commit_of_one_ping_takes_few_bytes() {
 fn a_sample_of_the_redo_takes_26_bytes_at_most() {
     let far = |at| Point { at, value: Some(1.0 / 3.0) };
     let list = [(u32::MAX, far(i64::MIN)), (0, far(-1)), (u32::MAX, far(i64::MAX))];
-    let row = redo_row(&list, |_| Kind::Counter);
+    let row = redo_row(&list, |_| SeriesKind::Counter);
     assert!(row.len() <= 5 + 3 * 26, "{}", row.len());
     assert_eq!(read_redo(&row), Ok(list.to_vec()));
 }
@@ -83,7 +83,7 @@ proptest! {
         let read = read_redo(&redo_row(&samples, kind)).expect("a row");
         let of = |times: usize| {
             let all = std::iter::repeat_n(&read, times).flatten().filter(|(s, _)| *s == 2);
-            ordered(pack(&all.map(|(_, p)| *p).collect::<Vec<_>>(), Kind::Gauge).points())
+            ordered(pack(&all.map(|(_, p)| *p).collect::<Vec<_>>(), SeriesKind::Gauge).points())
         };
         prop_assert_eq!(of(1), of(2));
     }

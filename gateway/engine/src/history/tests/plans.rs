@@ -99,7 +99,7 @@ fn what_no_tier_keeps_is_asked_of_the_one_that_is_kept_longest() {
 fn the_steps_of_a_plan_have_their_columns() {
     let plan = Plan { tier: Tier::Raw, step: 60, start: 60, end: 240 };
     let list = points(&[(59, 9.0), (60, 1.0), (119, 2.0), (180, 4.0), (240, 9.0)]);
-    let found = columns(&roll_up(&list, None, Kind::Gauge, 60), &plan);
+    let found = columns(&roll_up(&list, None, SeriesKind::Gauge, 60), &plan);
     let expected = Columns {
         min: vec![Some(1.0), None, Some(4.0)],
         avg: vec![Some(1.5), None, Some(4.0)],
@@ -159,7 +159,7 @@ proptest! {
         let list = ordered(list.into_iter().map(sample).collect());
         let narrow: Vec<_> = (0..3).flat_map(|day| {
             let of_day: Vec<Point> = list.iter().filter(|p| p.at.div_euclid(DAY) == day).copied().collect();
-            roll_up(&of_day, None, Kind::Gauge, BUCKET)
+            roll_up(&of_day, None, SeriesKind::Gauge, BUCKET)
         }).collect();
         let hours = merge(&narrow, BUCKET, HOUR);
         let plan = plan(from, from + length, points, 3 * DAY, &KEPT);

@@ -37,7 +37,7 @@ fn any_piece() -> impl Strategy<Value = (Vec<Point>, Option<Point>)> {
 }
 
 /// The same, second by second.
-fn naive(points: &[Point], before: Option<Point>, kind: Kind, width: Second) -> Vec<Bucket> {
+fn naive(points: &[Point], before: Option<Point>, kind: SeriesKind, width: Second) -> Vec<Bucket> {
     let all: Vec<Point> = before.into_iter().chain(points.iter().copied()).collect();
     let mut steps: Vec<i64> = points.windows(2).map(|pair| pair[1].at - pair[0].at).collect();
     steps.sort_unstable();
@@ -48,8 +48,8 @@ fn naive(points: &[Point], before: Option<Point>, kind: Kind, width: Second) -> 
         let previous = i.checked_sub(1).map(|i| all[i]);
         let near = previous.filter(|p| point.at - p.at <= reach);
         let value = match kind {
-            Kind::Gauge => point.value,
-            Kind::Counter => near.and_then(|p| match (p.value?, point.value?) {
+            SeriesKind::Gauge => point.value,
+            SeriesKind::Counter => near.and_then(|p| match (p.value?, point.value?) {
                 (a, b) if b < a => None,
                 (a, b) => Some(super::super::decimal::significant((b - a) / (point.at - p.at) as f64, 6)),
             }),
@@ -101,7 +101,7 @@ fn a_bucket_has_what_its_samples_have() {
     let first = Bucket { at: 0, min: 1.0, max: 9.0, sum: 18.0, count: 4, last: 3.0, unknown_s: 0 };
     // The sample at 300 covers the end of the first bucket and nothing of its own.
     let second = Bucket { at: 300, min: 4.0, max: 4.0, sum: 4.0, count: 1, last: 4.0, unknown_s: 300 };
-    assert_eq!(roll_up(&list, None, Kind::Gauge, BUCKET), [first, second]);
+    assert_eq!(roll_up(&list, None, SeriesKind::Gauge, BUCKET), [first, second]);
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn a_gap_stays_a_gap() {
     let mut list: Vec<Point> = (0..1_440).map(|i| Point { at: i * 60, value: Some(1.0) }).collect();
     list.retain(|p| !(3 * HOUR..6 * HOUR).contains(&p.at));
     list.iter_mut().filter(|p| (12 * HOUR..13 * HOUR).contains(&p.at)).for_each(|p| p.value = None);
-    let buckets = roll_up(&list, None, Kind::Gauge, BUCKET);
+    let buckets = roll_up(&list, None, SeriesKind::Gauge, BUCKET);
     assert!(!buckets.iter().any(|b| (3 * HOUR..6 * HOUR).contains(&b.at)));
     assert!(!buckets.iter().any(|b| (12 * HOUR..13 * HOUR).contains(&b.at)));
     let hours = merge(&buckets, BUCKET, HOUR);
@@ -122,16 +122,16 @@ fn a_gap_stays_a_gap() {
 #[test]
 fn across_a_reset_the_rate_is_unknown() {
     let list = points(&[(0, 100.0), (60, 160.0), (120, 30.0), (180, 90.0)]);
-    let rates = values(&list, None, Kind::Counter, reach(&list));
+    let rates = values(&list, None, SeriesKind::Counter, reach(&list));
     assert_eq!(rates.iter().map(|p| p.value).collect::<Vec<_>>(), [None, Some(1.0), None, Some(1.0)]);
-    let bucket = roll_up(&list, None, Kind::Counter, BUCKET)[0];
+    let bucket = roll_up(&list, None, SeriesKind::Counter, BUCKET)[0];
     assert_eq!((bucket.sum, bucket.count, bucket.unknown_s), (2.0, 2, 300 - 120));
 }
 
 #[test]
 fn a_rate_over_an_outage_is_unknown() {
     let list = points(&[(0, 0.0), (60, 60.0), (120, 120.0), (4_000, 9_000.0), (4_060, 9_060.0)]);
-    let rates = values(&list, None, Kind::Counter, reach(&list));
+    let rates = values(&list, None, SeriesKind::Counter, reach(&list));
     assert_eq!(rates.iter().filter_map(|p| p.value).collect::<Vec<_>>(), [1.0, 1.0, 1.0]);
 }
 
@@ -139,18 +139,18 @@ fn a_rate_over_an_outage_is_unknown() {
 fn a_rate_begins_with_the_sample_before_the_day() {
     let list = points(&[(DAY, 160.0), (DAY + 60, 220.0)]);
     let before = Some(Point { at: DAY - 60, value: Some(40.0) });
-    let rates: Vec<_> = values(&list, before, Kind::Counter, 180).iter().map(|p| p.value).collect();
+    let rates: Vec<_> = values(&list, before, SeriesKind::Counter, 180).iter().map(|p| p.value).collect();
     assert_eq!(rates, [Some(2.0), Some(1.0)]);
-    assert_eq!(values(&list, None, Kind::Counter, 180)[0].value, None);
+    assert_eq!(values(&list, None, SeriesKind::Counter, 180)[0].value, None);
 }
 
 #[test]
 fn a_counter_that_begins_again_at_midnight_has_no_rate_there() {
     let before = Some(Point { at: DAY - 60, value: Some(9_000.0) });
     let list = points(&[(DAY, 5.0), (DAY + 60, 65.0), (DAY + 120, 125.0)]);
-    let rates: Vec<_> = values(&list, before, Kind::Counter, 180).iter().map(|p| p.value).collect();
+    let rates: Vec<_> = values(&list, before, SeriesKind::Counter, 180).iter().map(|p| p.value).collect();
     assert_eq!(rates, [None, Some(1.0), Some(1.0)]);
-    let bucket = roll_up(&list, before, Kind::Counter, BUCKET)[0];
+    let bucket = roll_up(&list, before, SeriesKind::Counter, BUCKET)[0];
     assert_eq!((bucket.at, bucket.min, bucket.max, bucket.count), (DAY, 1.0, 1.0, 2));
     let day = merge(&merge(&[bucket], BUCKET, HOUR), HOUR, DAY)[0];
     assert_eq!((day.min, day.max, day.sum, day.count), (1.0, 1.0, 2.0, 2), "no tier has the fall");
@@ -166,21 +166,21 @@ fn the_reach_is_three_usual_intervals() {
 #[test]
 fn a_lone_sample_covers_nothing() {
     let before = Some(Point { at: -60, value: Some(1.0) });
-    let bucket = roll_up(&points(&[(30, 2.0)]), before, Kind::Gauge, BUCKET)[0];
+    let bucket = roll_up(&points(&[(30, 2.0)]), before, SeriesKind::Gauge, BUCKET)[0];
     assert_eq!((bucket.count, bucket.unknown_s), (1, 300));
 }
 
 #[test]
 fn a_value_that_is_not_finite_is_a_gap() {
     let list = points(&[(0, 1.0), (60, f64::NAN), (120, f64::INFINITY), (180, 3.0)]);
-    let bucket = roll_up(&list, None, Kind::Gauge, BUCKET)[0];
+    let bucket = roll_up(&list, None, SeriesKind::Gauge, BUCKET)[0];
     assert_eq!((bucket.min, bucket.max, bucket.sum, bucket.count), (1.0, 3.0, 4.0, 2));
 }
 
 #[test]
 fn the_largest_numbers_have_a_finite_sum() {
     let list = points(&[(0, f64::MAX), (60, f64::MAX), (120, f64::MAX)]);
-    let bucket = roll_up(&list, None, Kind::Gauge, BUCKET)[0];
+    let bucket = roll_up(&list, None, SeriesKind::Gauge, BUCKET)[0];
     assert_eq!((bucket.max, bucket.sum), (f64::MAX, f64::MAX));
     let hours = merge(&[bucket, Bucket { at: 300, ..bucket }], BUCKET, HOUR);
     assert_eq!(hours[0].sum, f64::MAX);
@@ -233,7 +233,7 @@ proptest! {
 
     #[test]
     fn by_way_of_hours_a_day_is_the_same(list in any_day()) {
-        let narrow = roll_up(&list, None, Kind::Gauge, BUCKET);
+        let narrow = roll_up(&list, None, SeriesKind::Gauge, BUCKET);
         prop_assert_eq!(merge(&merge(&narrow, BUCKET, HOUR), HOUR, DAY), merge(&narrow, BUCKET, DAY));
     }
 
@@ -244,10 +244,10 @@ proptest! {
         let i = at.index(list.len());
         list[i].value = Some(spike);
         let stored = {
-            let block = encode_raw(key(0, 1), 0, &list, Kind::Gauge);
+            let block = encode_raw(key(0, 1), 0, &list, SeriesKind::Gauge);
             decode_raw(key(0, 1), 0, &block).expect("a block")
         };
-        let mut buckets = roll_up(&stored, None, Kind::Gauge, BUCKET);
+        let mut buckets = roll_up(&stored, None, SeriesKind::Gauge, BUCKET);
         for (from, to) in [(BUCKET, BUCKET), (BUCKET, HOUR), (HOUR, DAY)] {
             let block = encode_buckets(key(0, 1), 0, to, &merge(&buckets, from, to));
             buckets = decode_buckets(key(0, 1), 0, to, &block).expect("a block");
@@ -265,7 +265,7 @@ proptest! {
             day.iter().map(|p| Point { at: p.at + n * DAY, value: p.value }).collect()
         };
         let days: Vec<Vec<Point>> = (0i64..).zip(&days).map(of_day).collect();
-        let buckets = days.iter().flat_map(|day| roll_up(day, None, Kind::Gauge, BUCKET));
+        let buckets = days.iter().flat_map(|day| roll_up(day, None, SeriesKind::Gauge, BUCKET));
         let begin = quarter * 900;
         let span = begin..begin + hours * HOUR;
         let mine: Vec<Bucket> = buckets.filter(|b| span.contains(&b.at)).collect();
@@ -300,7 +300,7 @@ proptest! {
             (at, value) = (at + step, value + growth);
             list.push(Point { at, value: Some(value as f64) });
         }
-        let rates = values(&list, None, Kind::Counter, HOUR);
+        let rates = values(&list, None, SeriesKind::Counter, HOUR);
         let times = list.windows(2).map(|pair| (pair[1].at - pair[0].at) as f64);
         let total: f64 = times.zip(&rates[1..]).map(|(time, rate)| time * rate.value.unwrap_or(f64::NAN)).sum();
         prop_assert!((total - value as f64).abs() <= value as f64 * 1e-5, "{} {}", total, value);
@@ -317,7 +317,7 @@ proptest! {
         let block = encode_buckets(key(0, 1), 0, BUCKET, &compacted);
         let read = decode_buckets(key(0, 1), 0, BUCKET, &block).expect("a block");
         prop_assert_eq!(read, compacted);
-        if kind == Kind::Gauge {
+        if kind == SeriesKind::Gauge {
             prop_assert_eq!(roll_up(&list, None, kind, BUCKET), fly);
         }
     }

@@ -108,8 +108,8 @@ fn counter(seed: u64, rate: f64) -> Vec<Point> {
 }
 
 /// Two series of each kind.
-fn all() -> Vec<(&'static str, Kind, Vec<Point>)> {
-    use Kind::*;
+fn all() -> Vec<(&'static str, SeriesKind, Vec<Point>)> {
+    use SeriesKind::*;
     vec![
         ("rtt of a lan", Gauge, rtt(1, 0.4, 0.05)),
         ("rtt of a line", Gauge, rtt(2, 18.0, 1.5)),
@@ -127,8 +127,11 @@ fn all() -> Vec<(&'static str, Kind, Vec<Point>)> {
 }
 
 /// Series of which nearly every digit is noise.
-fn noisy() -> Vec<(&'static str, Kind, Vec<Point>)> {
-    vec![("rtt of mobile radio", Kind::Gauge, rtt(13, 55.0, 12.0)), ("ssh time", Kind::Gauge, ssh_time(14))]
+fn noisy() -> Vec<(&'static str, SeriesKind, Vec<Point>)> {
+    vec![
+        ("rtt of mobile radio", SeriesKind::Gauge, rtt(13, 55.0, 12.0)),
+        ("ssh time", SeriesKind::Gauge, ssh_time(14)),
+    ]
 }
 
 /// Cuts into windows of a length, by the times of the entries.
@@ -190,7 +193,7 @@ fn repeated(days: &[Bucket]) -> Vec<Bucket> {
     (0..512).map(again).collect()
 }
 
-fn sizes(list: &[Point], kind: Kind) -> Sizes {
+fn sizes(list: &[Point], kind: SeriesKind) -> Sizes {
     let blocks = |length| -> Vec<usize> {
         windows(list, length, |p| p.at).into_iter().map(|part| encode_raw(0, 0, part, kind).len()).collect()
     };

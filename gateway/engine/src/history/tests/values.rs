@@ -21,7 +21,7 @@ fn a_value_becomes_its_shortest_decimal_number() {
         (1e300, (FLOAT, 1e300f64.to_bits() as i64)),
     ];
     for (of, expected) in table {
-        assert_eq!(one(of, Kind::Gauge), expected, "{of}");
+        assert_eq!(one(of, SeriesKind::Gauge), expected, "{of}");
     }
 }
 
@@ -29,26 +29,26 @@ fn a_value_becomes_its_shortest_decimal_number() {
 #[test]
 fn noise_is_hardly_ever_a_number_of_many_decimals() {
     let of = |i: i32| 33.0 + f64::from(i) / 99_991.0;
-    assert!((0..99_991).filter(|i| one(of(*i), Kind::Gauge).0 > 5).count() <= 2);
+    assert!((0..99_991).filter(|i| one(of(*i), SeriesKind::Gauge).0 > 5).count() <= 2);
 }
 
 #[test]
 fn a_counter_is_never_rounded() {
     let third = 1.0 / 3.0;
-    assert_eq!(one(third, Kind::Counter), (FLOAT, third.to_bits() as i64));
+    assert_eq!(one(third, SeriesKind::Counter), (FLOAT, third.to_bits() as i64));
     let large = ((1u64 << 53) - 1) as f64;
-    assert_eq!(one(large, Kind::Counter), (0, (1 << 53) - 1));
-    assert_eq!(one(18e18, Kind::Counter), (FLOAT, 18e18f64.to_bits() as i64));
+    assert_eq!(one(large, SeriesKind::Counter), (0, (1 << 53) - 1));
+    assert_eq!(one(18e18, SeriesKind::Counter), (FLOAT, 18e18f64.to_bits() as i64));
 }
 
 #[test]
 fn a_column_has_one_exponent_or_the_bits() {
     let decimal = |exponent, mantissas: &[i64]| Scaled::Decimal { exponent, mantissas: mantissas.to_vec() };
-    assert_eq!(decimal::scaled(&[], Kind::Gauge), decimal(0, &[]));
-    assert_eq!(decimal::scaled(&[1.0, 2.5, 0.125], Kind::Gauge), decimal(3, &[1_000, 2_500, 125]));
+    assert_eq!(decimal::scaled(&[], SeriesKind::Gauge), decimal(0, &[]));
+    assert_eq!(decimal::scaled(&[1.0, 2.5, 0.125], SeriesKind::Gauge), decimal(3, &[1_000, 2_500, 125]));
     let far_apart = [1e14f64, 0.000_000_001];
     let bits = far_apart.map(|v| v.to_bits() as i64).to_vec();
-    assert_eq!(decimal::scaled(&far_apart, Kind::Gauge), Scaled::Float(bits));
+    assert_eq!(decimal::scaled(&far_apart, SeriesKind::Gauge), Scaled::Float(bits));
 }
 
 #[test]
@@ -82,7 +82,7 @@ proptest! {
         let (exponent, mantissa) = one(of, kind);
         let first = value(mantissa, exponent);
         prop_assert_eq!(one(first, kind), (exponent, mantissa), "{} {}", of, first);
-        if kind == Kind::Counter {
+        if kind == SeriesKind::Counter {
             prop_assert!(of == first || of.to_bits().abs_diff(first.to_bits()) <= 4);
         }
         prop_assert!((of - first).abs() <= of.abs() * 5e-7, "{} {}", of, first);

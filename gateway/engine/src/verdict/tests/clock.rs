@@ -24,7 +24,7 @@ fn a_refusal_from_before_the_clock_was_set_back_is_not_of_just_now() {
     };
     let host = HostState { source: "echo".into(), ..host(HostStatus::Up, at(0)) };
     let verdict = judge(&Evidence { tunnel: Some(tunnel), host, ..quiet() });
-    assert_eq!(verdict.kind, Kind::Ok, "{verdict:?}");
+    assert_eq!(verdict.kind, VerdictKind::Ok, "{verdict:?}");
     assert!(!verdict.evidence.iter().any(|line| line.contains("refused")), "{verdict:?}");
 }
 
@@ -34,7 +34,7 @@ fn a_device_that_is_gone_does_not_knock_because_the_clock_was_set_back() {
     // At 1,000 the host has been silent for 900 s.
     let host = HostState { silent_since: Some(at(100)), ..host(HostStatus::Down, at(120)) };
     let verdict = judge(&Evidence { tunnel: Some(refused()), host, elsewhere, ..quiet() });
-    assert!(open(&verdict).contains(&Kind::DeviceGone), "{verdict:?}");
+    assert!(open(&verdict).contains(&VerdictKind::DeviceGone), "{verdict:?}");
 }
 
 #[test]
@@ -50,9 +50,9 @@ fn an_answer_from_before_the_clock_was_set_back_says_nothing_of_a_failure_since(
         let host = HostState { source: "evidence".into(), ..host(HostStatus::Up, at(0)) };
         judge(&Evidence { tunnel: Some(tunnel), services: vec![hung.clone()], host, ..quiet() })
     };
-    assert_eq!(of(Some(at(850))).kind, Kind::Undetermined, "it was answered before that");
+    assert_eq!(of(Some(at(850))).kind, VerdictKind::Undetermined, "it was answered before that");
     let verdict = of(Some(AHEAD));
-    assert_eq!(verdict.kind, Kind::Undetermined, "{verdict:?}");
+    assert_eq!(verdict.kind, VerdictKind::Undetermined, "{verdict:?}");
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn a_move_from_before_the_clock_was_set_back_may_be_as_old_as_what_a_service_rep
     let tunnel = TunnelFacts { last_packet: Some(at(995)), moved: Some(AHEAD), ..TunnelFacts::default() };
     let host = HostState { source: "echo".into(), ..host(HostStatus::Up, at(0)) };
     let verdict = judge(&Evidence { tunnel: Some(tunnel), services: vec![reports], host, ..quiet() });
-    assert_eq!(open(&verdict), [Kind::ClonedKey, Kind::ServiceProblem]);
+    assert_eq!(open(&verdict), [VerdictKind::ClonedKey, VerdictKind::ServiceProblem]);
 }
 
 #[test]
@@ -86,6 +86,6 @@ fn a_key_that_was_replaced_before_the_clock_was_set_back_may_be_older_than_the_l
         let host = HostState { silent_since: Some(at(900)), ..host(HostStatus::Down, at(920)) };
         judge(&Evidence { tunnel: Some(tunnel), host, ..quiet() })
     };
-    assert_eq!(of(None).kind, Kind::KeyRefused, "it never came with the new one");
-    assert_eq!(of(Some(at(800))).kind, Kind::Undetermined, "another machine may have the old one");
+    assert_eq!(of(None).kind, VerdictKind::KeyRefused, "it never came with the new one");
+    assert_eq!(of(Some(at(800))).kind, VerdictKind::Undetermined, "another machine may have the old one");
 }

@@ -74,10 +74,10 @@ fn quiet() -> Evidence {
 }
 
 /// Returns all causes that a verdict does not exclude.
-pub(super) fn open(verdict: &Verdict) -> Vec<Kind> {
+pub(super) fn open(verdict: &Verdict) -> Vec<VerdictKind> {
     match verdict.kind {
-        Kind::Ok => Vec::new(),
-        Kind::Undetermined => verdict.candidates.clone(),
+        VerdictKind::Ok => Vec::new(),
+        VerdictKind::Undetermined => verdict.candidates.clone(),
         kind => vec![kind],
     }
 }
@@ -87,8 +87,8 @@ fn of_a_host_that_somebody_says_is_down_nothing_is_claimed() {
     let state = HostState { source: "passive".into(), ..host(HostStatus::Down, at(900)) };
     let elsewhere = Others { heard: 3, ..Others::default() };
     let verdict = judge(&Evidence { host: state, tunnel: None, elsewhere, ..quiet() });
-    assert_eq!(verdict.kind, Kind::Undetermined, "{verdict:?}");
-    assert!(open(&verdict).contains(&Kind::ServiceProblem), "{verdict:?}");
+    assert_eq!(verdict.kind, VerdictKind::Undetermined, "{verdict:?}");
+    assert!(open(&verdict).contains(&VerdictKind::ServiceProblem), "{verdict:?}");
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn of_a_host_that_nobody_sent_a_result_of_nothing_is_claimed() {
     let others = Others { heard: 3, ..Others::default() };
     let site = Some(SiteFacts { name: "north".into(), others });
     let verdict = judge(&Evidence { host: state, tunnel: None, site, elsewhere: others, ..quiet() });
-    assert_eq!(verdict.kind, Kind::Undetermined, "whoever sends may be what is gone: {verdict:?}");
+    assert_eq!(verdict.kind, VerdictKind::Undetermined, "whoever sends may be what is gone: {verdict:?}");
 }
 
 #[test]
@@ -110,10 +110,10 @@ fn who_knocks_and_is_refused_is_not_asleep() {
         judge(&Evidence { host: asleep.clone(), tunnel: Some(tunnel), ..quiet() }).kind
     };
     let behind = Duration::from_secs(7_200);
-    assert_eq!(refused(20, Refusal::ClockWentBack { behind }), Kind::ClockWrong);
-    assert_eq!(refused(20, Refusal::Crypto), Kind::KeyRefused);
-    assert_eq!(refused(20, Refusal::RateLimited), Kind::Ok);
-    assert_eq!(refused(900, Refusal::ClockWentBack { behind }), Kind::Ok, "that was before it slept");
+    assert_eq!(refused(20, Refusal::ClockWentBack { behind }), VerdictKind::ClockWrong);
+    assert_eq!(refused(20, Refusal::Crypto), VerdictKind::KeyRefused);
+    assert_eq!(refused(20, Refusal::RateLimited), VerdictKind::Ok);
+    assert_eq!(refused(900, Refusal::ClockWentBack { behind }), VerdictKind::Ok, "that was before it slept");
 }
 
 #[test]
@@ -131,18 +131,22 @@ fn who_uses_the_key_of_before_is_told_so_until_the_new_one_came() {
     };
     for status in [HostStatus::Down, HostStatus::Up] {
         let verdict = judged(status, facts(None, 990));
-        assert_eq!(verdict.kind, Kind::KeyRefused, "{verdict:?}");
+        assert_eq!(verdict.kind, VerdictKind::KeyRefused, "{verdict:?}");
         assert_eq!(verdict.text, "key refused: it uses the key that was replaced at 00:11 UTC");
     }
     let ok = judged(HostStatus::Up, facts(Some(980), 990));
-    assert_eq!(ok.kind, Kind::Ok, "the new one is in use, and an old copy knocks: {ok:?}");
+    assert_eq!(ok.kind, VerdictKind::Ok, "the new one is in use, and an old copy knocks: {ok:?}");
     let doubt = judged(HostStatus::Down, facts(Some(800), 990));
     assert!(
-        doubt.candidates.contains(&Kind::KeyRefused) && doubt.candidates.contains(&Kind::DeviceGone),
+        doubt.candidates.contains(&VerdictKind::KeyRefused)
+            && doubt.candidates.contains(&VerdictKind::DeviceGone),
         "{doubt:?}"
     );
     let old = judged(HostStatus::Down, facts(None, 700));
-    assert!(old.kind == Kind::Undetermined && old.candidates.contains(&Kind::KeyRefused), "{old:?}");
+    assert!(
+        old.kind == VerdictKind::Undetermined && old.candidates.contains(&VerdictKind::KeyRefused),
+        "{old:?}"
+    );
 }
 
 // ------------------------------------------------------------------ matrix
@@ -163,13 +167,13 @@ fn begun(faults: &[Fault], later: i64) -> Vec<(Fault, i64)> {
 }
 
 /// Asserts that a verdict never claims a false cause, and that its candidates include the true one.
-fn assert_true(e: &Evidence, truth: &[Kind], context: impl Fn() -> String) -> Kind {
+fn assert_true(e: &Evidence, truth: &[VerdictKind], context: impl Fn() -> String) -> VerdictKind {
     // Texts are expensive and do not affect the result.
     let (kind, candidates) = named(foremost(&causes::findings(e)));
-    let claimed = !matches!(kind, Kind::Ok | Kind::Undetermined);
+    let claimed = !matches!(kind, VerdictKind::Ok | VerdictKind::Undetermined);
     assert!(!claimed || truth.contains(&kind), "{} {:#?}", context(), judge(e));
     let complete = truth.is_empty() || candidates.iter().any(|kind| truth.contains(kind));
-    assert!(kind != Kind::Undetermined || complete, "{} {:#?}", context(), judge(e));
+    assert!(kind != VerdictKind::Undetermined || complete, "{} {:#?}", context(), judge(e));
     kind
 }
 
@@ -185,15 +189,15 @@ fn at_no_moment_is_a_fault_or_a_pair_of_faults_called_something_else() {
                 let so_far = || {
                     begun.iter().filter(|(fault, from)| fault.begins(*from) <= now).map(|(fault, _)| *fault)
                 };
-                let truth: Vec<Kind> = so_far().flat_map(Fault::called).copied().collect();
+                let truth: Vec<VerdictKind> = so_far().flat_map(Fault::called).copied().collect();
                 let context = || format!("{world:?} {begun:?} after {now} s: {own:#?}");
                 let kind = assert_true(&own, &truth, context);
                 assert!(
-                    now < BOUND_S + later || truth.is_empty() || kind != Kind::Ok,
+                    now < BOUND_S + later || truth.is_empty() || kind != VerdictKind::Ok,
                     "it is noticed: {}",
                     context()
                 );
-                let truth: Vec<Kind> = so_far().flat_map(Fault::called_behind).copied().collect();
+                let truth: Vec<VerdictKind> = so_far().flat_map(Fault::called_behind).copied().collect();
                 let context = || format!("behind: {world:?} {begun:?} after {now} s: {behind:#?}");
                 assert_true(&behind, &truth, context);
             }
@@ -203,11 +207,11 @@ fn at_no_moment_is_a_fault_or_a_pair_of_faults_called_something_else() {
 
 /// Returns the names of a fault. A device that is off and one whose own line is lost look alike on
 /// every path.
-fn names(fault: Fault) -> Vec<Kind> {
+fn names(fault: Fault) -> Vec<VerdictKind> {
     match fault {
-        Fault::DeviceOff | Fault::LossOut => vec![Kind::LineLost, Kind::DeviceGone],
+        Fault::DeviceOff | Fault::LossOut => vec![VerdictKind::LineLost, VerdictKind::DeviceGone],
         // The handshakes arrive; the responses do not, or are refused.
-        Fault::LossIn => vec![Kind::KeyRefused, Kind::OneWayLoss],
+        Fault::LossIn => vec![VerdictKind::KeyRefused, VerdictKind::OneWayLoss],
         fault => fault.called().iter().take(1).copied().collect(),
     }
 }
@@ -228,15 +232,22 @@ fn with_all_paths_each_fault_is_named_in_bounded_time() {
 fn a_captured_handshake_that_is_sent_again_is_no_sign_of_life() {
     for world in World::all() {
         for (_, evidence) in world.watch(&[Fault::DeviceOff, Fault::Replayed], LOOKED_S) {
-            assert!(!matches!(judge(&evidence).kind, Kind::ClockWrong | Kind::ClonedKey), "{evidence:#?}");
+            assert!(
+                !matches!(judge(&evidence).kind, VerdictKind::ClockWrong | VerdictKind::ClonedKey),
+                "{evidence:#?}"
+            );
         }
     }
     let alone = World { direct: false, neighbours: 0, elsewhere: 0, sentinel: false };
     let last = alone.watch(&[Fault::DeviceOff, Fault::Replayed], LOOKED_S).pop().map(|(_, e)| judge(&e));
     let open = last.map(|verdict| verdict.candidates).unwrap_or_default();
-    for kind in
-        [Kind::DeviceGone, Kind::LineLost, Kind::SiteUplinkLost, Kind::GatewayUplinkLost, Kind::ClockWrong]
-    {
+    for kind in [
+        VerdictKind::DeviceGone,
+        VerdictKind::LineLost,
+        VerdictKind::SiteUplinkLost,
+        VerdictKind::GatewayUplinkLost,
+        VerdictKind::ClockWrong,
+    ] {
         assert!(open.contains(&kind), "{kind:?} is left open: {open:?}");
     }
 }
@@ -245,7 +256,7 @@ fn a_captured_handshake_that_is_sent_again_is_no_sign_of_life() {
 fn nothing_is_wrong_with_a_world_without_faults() {
     for world in World::all() {
         for (_, evidence) in world.watch(&[], LOOKED_S) {
-            assert_eq!(judge(&evidence).kind, Kind::Ok, "{world:?} {evidence:#?}");
+            assert_eq!(judge(&evidence).kind, VerdictKind::Ok, "{world:?} {evidence:#?}");
         }
     }
 }
@@ -256,8 +267,13 @@ fn a_camera_behind_carrier_nat_has_no_second_path() {
     let last = |fault| alone.watch(&[fault], LOOKED_S).pop().map(|(_, evidence)| judge(&evidence)).unwrap();
     for fault in [Fault::DeviceOff, Fault::SiteCut, Fault::TunnelBlocked] {
         let verdict = last(fault);
-        let expected = vec![Kind::SiteUplinkLost, Kind::TunnelDown, Kind::LineLost, Kind::DeviceGone];
-        assert_eq!((verdict.kind, verdict.candidates), (Kind::Undetermined, expected), "{fault:?}");
+        let expected = vec![
+            VerdictKind::SiteUplinkLost,
+            VerdictKind::TunnelDown,
+            VerdictKind::LineLost,
+            VerdictKind::DeviceGone,
+        ];
+        assert_eq!((verdict.kind, verdict.candidates), (VerdictKind::Undetermined, expected), "{fault:?}");
         // A candidate contains no comma, so that the list stays readable.
         let words =
             "undetermined: uplink of north lost, only its tunnel down, its own line lost or device gone";
@@ -274,7 +290,7 @@ fn a_camera_behind_carrier_nat_has_no_second_path() {
 
 #[test]
 fn what_stands_behind_a_device_is_judged_by_that_device_first() {
-    use Kind::{DeviceGone, LineLost, LocalNetworkLost, ParentDown};
+    use VerdictKind::{DeviceGone, LineLost, LocalNetworkLost, ParentDown};
     let nas = |tunnel: Behind, others| Evidence {
         host: host(HostStatus::Down, at(900)),
         tunnel: None,
@@ -325,7 +341,7 @@ fn behind(tunnel: Behind, (asked, done): (i64, i64)) -> Evidence {
 #[test]
 fn a_check_that_is_under_way_does_not_say_what_a_tunnel_that_came_back_carries() {
     let back = || Behind { up_since: Some(at(930)), answered: Some(at(931)), ..Behind::default() };
-    let open_to = |e: &Evidence| open(&judge(e)).contains(&Kind::ParentDown);
+    let open_to = |e: &Evidence| open(&judge(e)).contains(&VerdictKind::ParentDown);
     assert!(open_to(&behind(back(), (930, 929))), "it began after the last one had ended");
     assert!(!open_to(&behind(back(), (930, 932))), "it ended, and the tunnel carried others meanwhile");
     assert!(open_to(&behind(back(), (925, 932))), "it was asked before the tunnel came back");
@@ -338,7 +354,7 @@ fn what_the_tunnel_carries_while_the_host_is_asked_first_is_evidence_already() {
         let e = behind(up(answered), (890, 900));
         Evidence { host: HostState { silent_since: Some(at(890)), ..e.host }, ..e }
     };
-    let open_to = |e: &Evidence| open(&judge(e)).contains(&Kind::ParentDown);
+    let open_to = |e: &Evidence| open(&judge(e)).contains(&VerdictKind::ParentDown);
     assert!(open_to(&first(890)), "that may have been on its way before");
     assert!(!open_to(&first(891)));
 }
@@ -349,7 +365,7 @@ fn while_the_gateway_is_cut_off_a_host_behind_a_device_is_as_the_device() {
     let site = Some(SiteFacts { name: "cam-07".into(), others: nobody });
     let cut_off = Some(at(910));
     let e = Evidence { cut_off, site, elsewhere: nobody, ..behind(Behind::default(), (890, 900)) };
-    assert_eq!(judge(&e).kind, Kind::GatewayUplinkLost, "{:?}", judge(&e));
+    assert_eq!(judge(&e).kind, VerdictKind::GatewayUplinkLost, "{:?}", judge(&e));
 }
 
 #[test]
@@ -358,7 +374,11 @@ fn after_one_failure_a_lost_packet_is_no_less_likely_than_a_lost_host() {
     let others = Others { heard: 3, ..Others::default() };
     let site = Some(SiteFacts { name: "north".into(), others });
     let verdict = judge(&Evidence { host: soft, site, elsewhere: others, tunnel: None, ..quiet() });
-    assert_eq!(verdict.candidates, [Kind::LineLost, Kind::DeviceGone, Kind::PacketLoss], "{verdict:?}");
+    assert_eq!(
+        verdict.candidates,
+        [VerdictKind::LineLost, VerdictKind::DeviceGone, VerdictKind::PacketLoss],
+        "{verdict:?}"
+    );
 }
 
 #[test]
@@ -370,7 +390,7 @@ fn where_a_host_recovered_of_late_lost_packets_may_make_it_down_again() {
         let down = HostState { notification, ..host(HostStatus::Down, at(900)) };
         judge(&Evidence { host: down, elsewhere: others, tunnel: None, ..quiet() }).candidates
     };
-    let lost = |codes: &[u8]| after(codes).contains(&Kind::PacketLoss);
+    let lost = |codes: &[u8]| after(codes).contains(&VerdictKind::PacketLoss);
     assert!(lost(&[0, 1, 0, 0, 1, 1, 1]), "{:?}", after(&[0, 1, 0, 0, 1, 1, 1]));
     assert!(!lost(&[0, 0, 1, 1, 1]));
 }
@@ -381,16 +401,21 @@ fn two_or_three_devices_that_are_off_are_not_the_gateway() {
         for unasked in 0..=1 {
             let elsewhere = Others { silent, unasked, ..Others::default() };
             let verdict = judge(&Evidence { host: host(HostStatus::Down, at(900)), elsewhere, ..quiet() });
-            assert_eq!(verdict.kind, Kind::Undetermined, "{elsewhere:?}");
-            for kind in [Kind::GatewayUplinkLost, Kind::TunnelDown, Kind::LineLost, Kind::DeviceGone] {
+            assert_eq!(verdict.kind, VerdictKind::Undetermined, "{elsewhere:?}");
+            for kind in [
+                VerdictKind::GatewayUplinkLost,
+                VerdictKind::TunnelDown,
+                VerdictKind::LineLost,
+                VerdictKind::DeviceGone,
+            ] {
                 assert!(verdict.candidates.contains(&kind), "{elsewhere:?} {verdict:?}");
             }
         }
     }
     let all = Others { silent: 4, ..Others::default() };
     let of = |elsewhere| judge(&Evidence { host: host(HostStatus::Down, at(900)), elsewhere, ..quiet() });
-    assert_eq!(of(all).kind, Kind::GatewayUplinkLost);
-    assert_eq!(of(Others { unasked: 1, ..all }).kind, Kind::Undetermined, "one is yet to be asked");
+    assert_eq!(of(all).kind, VerdictKind::GatewayUplinkLost);
+    assert_eq!(of(Others { unasked: 1, ..all }).kind, VerdictKind::Undetermined, "one is yet to be asked");
 }
 
 #[test]
@@ -399,21 +424,25 @@ fn who_is_answered_in_vain_has_another_key_or_does_not_hear_the_answers() {
     let tunnel = TunnelFacts { last_handshake: Some(at(700)), attempts, ..TunnelFacts::default() };
     let down = host(HostStatus::Down, at(900));
     let verdict = judge(&Evidence { host: down.clone(), tunnel: Some(tunnel.clone()), ..quiet() });
-    assert_eq!(verdict.candidates, [Kind::KeyRefused, Kind::OneWayLoss], "{verdict:?}");
+    assert_eq!(verdict.candidates, [VerdictKind::KeyRefused, VerdictKind::OneWayLoss], "{verdict:?}");
     let up = HostState { source: ATTEMPTS.into(), ..host(HostStatus::Up, at(0)) };
     let verdict = judge(&Evidence { host: up.clone(), tunnel: Some(tunnel.clone()), ..quiet() });
-    assert_eq!(verdict.candidates, [Kind::KeyRefused, Kind::OneWayLoss], "it is up by them: {verdict:?}");
+    assert_eq!(
+        verdict.candidates,
+        [VerdictKind::KeyRefused, VerdictKind::OneWayLoss],
+        "it is up by them: {verdict:?}"
+    );
     let first = TunnelFacts { attempts: Attempts::default(), ..tunnel.clone() };
     let verdict = judge(&Evidence { host: up.clone(), tunnel: Some(first), ..quiet() });
-    let expected = [Kind::KeyRefused, Kind::OneWayLoss, Kind::PacketLoss];
+    let expected = [VerdictKind::KeyRefused, VerdictKind::OneWayLoss, VerdictKind::PacketLoss];
     assert_eq!(verdict.candidates, expected, "it is up by the first of them: {verdict:?}");
     let refusal = Some((at(980), Refusal::Crypto));
     let dialled = TunnelFacts { refusal, ..tunnel.clone() };
     let verdict = judge(&Evidence { host: up, tunnel: Some(dialled), ..quiet() });
-    assert_eq!(verdict.kind, Kind::KeyRefused, "a dial has told: {verdict:?}");
+    assert_eq!(verdict.kind, VerdictKind::KeyRefused, "a dial has told: {verdict:?}");
     let let_in = TunnelFacts { last_handshake: Some(at(995)), ..tunnel };
     let verdict = judge(&Evidence { host: down, tunnel: Some(let_in), ..quiet() });
-    assert!(verdict.candidates.contains(&Kind::DeviceGone), "it was let in since: {verdict:?}");
+    assert!(verdict.candidates.contains(&VerdictKind::DeviceGone), "it was let in since: {verdict:?}");
 }
 
 #[test]
@@ -421,16 +450,16 @@ fn what_is_expected_to_be_silent_or_was_never_asked_is_no_fault() {
     let asleep = HostState { asleep: true, ..host(HostStatus::Up, at(0)) };
     assert_eq!(judge(&Evidence { host: asleep, ..quiet() }).text, "asleep, as expected");
     let pending = host(HostStatus::Pending, at(0));
-    assert_eq!(judge(&Evidence { host: pending, ..quiet() }).kind, Kind::Pending);
+    assert_eq!(judge(&Evidence { host: pending, ..quiet() }).kind, VerdictKind::Pending);
 }
 
 #[test]
 fn a_result_that_is_too_old_claims_nothing() {
     let stale = HostState { stale: true, ..host(HostStatus::Up, at(0)) };
     let alone = Evidence { host: stale, elsewhere: Others { silent: 5, ..Others::default() }, ..quiet() };
-    assert_eq!(judge(&alone).kind, Kind::Undetermined);
+    assert_eq!(judge(&alone).kind, VerdictKind::Undetermined);
     let cut_off = Evidence { cut_off: Some(at(900)), ..alone };
-    assert_eq!(judge(&cut_off).kind, Kind::GatewayUplinkLost, "it is known why");
+    assert_eq!(judge(&cut_off).kind, VerdictKind::GatewayUplinkLost, "it is known why");
 }
 
 #[test]
@@ -439,15 +468,15 @@ fn the_first_that_is_heard_after_the_gateway_was_cut_off_makes_no_site_lost() {
     let down = host(HostStatus::Down, at(900));
     let elsewhere = Others { heard: 1, ..Others::default() };
     let asked = Evidence { host: down, site: Some(place(2)), elsewhere, ..quiet() };
-    assert_eq!(judge(&asked).kind, Kind::SiteUplinkLost, "all were asked");
+    assert_eq!(judge(&asked).kind, VerdictKind::SiteUplinkLost, "all were asked");
     for status in [HostStatus::Down, HostStatus::Up] {
         let host = HostState { stale: true, ..host(status, at(900)) };
         // The recovery of the uplink may not be noticed yet.
         for cut_off in [None, Some(at(910))] {
             let not_asked = Evidence { host: host.clone(), cut_off, ..asked.clone() };
             let verdict = judge(&not_asked);
-            assert!(verdict.candidates.contains(&Kind::GatewayUplinkLost), "{verdict:?}");
-            assert!(verdict.candidates.contains(&Kind::TunnelDown), "{verdict:?}");
+            assert!(verdict.candidates.contains(&VerdictKind::GatewayUplinkLost), "{verdict:?}");
+            assert!(verdict.candidates.contains(&VerdictKind::TunnelDown), "{verdict:?}");
         }
     }
 }
@@ -462,12 +491,12 @@ fn services_are_named_and_told_apart() {
     let stuck = service("mount", Asked::Value, Status::Unknown, Cause::CommandTimedOut);
     let stuck = ServiceFacts { path, ..stuck };
     let misconfigured = service("direct-ping", Asked::Presence, Status::Unknown, Cause::NotTried);
-    assert_eq!(of(vec![misconfigured]).kind, Kind::ServiceProblem, "nothing was asked");
+    assert_eq!(of(vec![misconfigured]).kind, VerdictKind::ServiceProblem, "nothing was asked");
     assert_eq!(of(vec![hung.clone(), disk.clone()]).text, "service hung: rtsp; also: service problem: disk");
-    assert_eq!(of(vec![slow, disk.clone()]).kind, Kind::ServiceProblem);
+    assert_eq!(of(vec![slow, disk.clone()]).kind, VerdictKind::ServiceProblem);
     assert_eq!(of(vec![stuck, hung.clone()]).text, "service hung: mount, rtsp");
     let before = of(vec![ServiceFacts { current: false, ..hung }]);
-    assert_eq!(before.kind, Kind::Undetermined, "it was not asked since: {before:?}");
+    assert_eq!(before.kind, VerdictKind::Undetermined, "it was not asked since: {before:?}");
     assert!(of(vec![disk]).evidence.contains(&"disk: disk says".to_owned()));
 }
 
@@ -483,13 +512,21 @@ fn a_service_that_is_not_well_since_its_device_moved_may_be_another_devices() {
     let since = ssh.since.as_millis() / 1_000;
     for moved in [since - 100, since, since + 10] {
         let verdict = of(Some(moved), vec![ssh.clone()]);
-        assert_eq!(open(&verdict), [Kind::ClonedKey, Kind::ServiceProblem], "{moved}: {verdict:?}");
+        assert_eq!(
+            open(&verdict),
+            [VerdictKind::ClonedKey, VerdictKind::ServiceProblem],
+            "{moved}: {verdict:?}"
+        );
     }
     for moved in [None, Some(since - 130)] {
-        assert_eq!(of(moved, vec![ssh.clone()]).kind, Kind::ServiceProblem, "{moved:?}");
+        assert_eq!(of(moved, vec![ssh.clone()]).kind, VerdictKind::ServiceProblem, "{moved:?}");
     }
     let direct = ServiceFacts { through_tunnel: false, ..ssh.clone() };
-    assert_eq!(of(Some(since), vec![ssh, direct]).kind, Kind::ServiceProblem, "the Internet says it too");
+    assert_eq!(
+        of(Some(since), vec![ssh, direct]).kind,
+        VerdictKind::ServiceProblem,
+        "the Internet says it too"
+    );
 }
 
 fn service(name: &str, asked: Asked, status: Status, cause: Cause) -> ServiceFacts {
@@ -519,9 +556,15 @@ fn a_service_that_could_not_be_asked_again_is_not_well_yet() {
     let disk =
         ServiceFacts { current: false, ..service("disk", Asked::Value, Status::Critical, Cause::Answered) };
     let of = |services| judge(&Evidence { services, ..quiet() });
-    assert_eq!(of(vec![ssh]).candidates, [Kind::OneWayLoss, Kind::ServiceHung, Kind::PacketLoss]);
+    assert_eq!(
+        of(vec![ssh]).candidates,
+        [VerdictKind::OneWayLoss, VerdictKind::ServiceHung, VerdictKind::PacketLoss]
+    );
     let verdict = of(vec![disk]);
-    assert_eq!(verdict.candidates, [Kind::OneWayLoss, Kind::ServiceProblem, Kind::PacketLoss]);
+    assert_eq!(
+        verdict.candidates,
+        [VerdictKind::OneWayLoss, VerdictKind::ServiceProblem, VerdictKind::PacketLoss]
+    );
     assert!(verdict.evidence.contains(&"disk, not checked since: disk says".to_owned()), "{verdict:?}");
 }
 
@@ -541,23 +584,29 @@ fn another_key_is_a_candidate_until_a_device_with_one_would_have_come() {
         last_handshake: Some(at(700)),
         ..TunnelFacts::default()
     };
-    let rest = [Kind::TunnelDown, Kind::LineLost, Kind::DeviceGone];
+    let rest = [VerdictKind::TunnelDown, VerdictKind::LineLost, VerdictKind::DeviceGone];
     let with = |kind| [&[kind][..], &rest].concat();
-    assert_eq!(of(heard(990)), with(Kind::KeyRefused));
+    assert_eq!(of(heard(990)), with(VerdictKind::KeyRefused));
     assert_eq!(of(heard(980)), rest, "it would have come by now");
     let pending = Attempts { pending: Some(at(985)), ..Attempts::default() };
     let answered = of(TunnelFacts { attempts: pending, ..heard(980) });
-    assert!(answered.contains(&Kind::KeyRefused) && answered.contains(&Kind::OneWayLoss), "{answered:?}");
+    assert!(
+        answered.contains(&VerdictKind::KeyRefused) && answered.contains(&VerdictKind::OneWayLoss),
+        "{answered:?}"
+    );
     let old = Attempts { pending: Some(at(690)), ..Attempts::default() };
     assert_eq!(of(TunnelFacts { attempts: old, ..heard(980) }), rest, "it was let in since");
-    assert_eq!(of(TunnelFacts::default()), with(Kind::KeyRefused), "it never came under this key");
+    assert_eq!(of(TunnelFacts::default()), with(VerdictKind::KeyRefused), "it never came under this key");
 }
 
 #[test]
 fn one_way_loss_is_no_less_likely_than_heavy_loss() {
     let state = HostState { one_way: true, ..host(HostStatus::Up, at(0)) };
     let verdict = judge(&Evidence { host: state, ..quiet() });
-    assert_eq!(verdict.candidates, [Kind::OneWayLoss, Kind::ClonedKey, Kind::PacketLoss]);
+    assert_eq!(
+        verdict.candidates,
+        [VerdictKind::OneWayLoss, VerdictKind::ClonedKey, VerdictKind::PacketLoss]
+    );
 }
 
 #[test]
@@ -565,7 +614,10 @@ fn what_a_service_prints_does_not_make_it_hang() {
     for cause in Cause::ALL.into_iter().filter(|cause| cause.is_answer()) {
         let said = "timed out after 10 s".to_owned();
         let liar = ServiceFacts { said, ..service("liar", Asked::Value, Status::Unknown, cause) };
-        assert_eq!(judge(&Evidence { services: vec![liar], ..answering() }).kind, Kind::ServiceProblem);
+        assert_eq!(
+            judge(&Evidence { services: vec![liar], ..answering() }).kind,
+            VerdictKind::ServiceProblem
+        );
     }
 }
 
@@ -573,11 +625,19 @@ fn what_a_service_prints_does_not_make_it_hang() {
 fn a_stall_is_a_service_or_its_path_until_a_large_echo_tells() {
     use PathCheck::{LargeAnswered, LargeLost, Lossy, NotAsked, Silent};
     let table = [
-        (NotAsked, vec![Kind::PathMtu, Kind::ServiceHung]),
-        (LargeAnswered, vec![Kind::ServiceHung]),
-        (LargeLost, vec![Kind::PathMtu]),
-        (Lossy, vec![Kind::PathMtu, Kind::ServiceHung, Kind::PacketLoss]),
-        (Silent, vec![Kind::OneWayLoss, Kind::PathMtu, Kind::ServiceHung, Kind::PacketLoss]),
+        (NotAsked, vec![VerdictKind::PathMtu, VerdictKind::ServiceHung]),
+        (LargeAnswered, vec![VerdictKind::ServiceHung]),
+        (LargeLost, vec![VerdictKind::PathMtu]),
+        (Lossy, vec![VerdictKind::PathMtu, VerdictKind::ServiceHung, VerdictKind::PacketLoss]),
+        (
+            Silent,
+            vec![
+                VerdictKind::OneWayLoss,
+                VerdictKind::PathMtu,
+                VerdictKind::ServiceHung,
+                VerdictKind::PacketLoss,
+            ],
+        ),
     ];
     for cause in [Cause::Stalled, Cause::CommandTimedOut, Cause::ConnectionLost] {
         for (path, expected) in &table {
@@ -607,13 +667,17 @@ fn lost_echoes_are_a_hung_service_only_after_five_minutes() {
         let service = ServiceFacts { since: at(since), ..service.clone() };
         open(&judge(&Evidence { services: vec![service], ..around.clone() }))
     };
-    let either = [Kind::ServiceHung, Kind::PacketLoss];
+    let either = [VerdictKind::ServiceHung, VerdictKind::PacketLoss];
     for around in [behind.clone(), answering()] {
         assert_eq!(of(&ping, 701, &around), either, "three echoes are lost now and then");
-        assert_eq!(of(&ping, 700, &around), [Kind::ServiceHung]);
+        assert_eq!(of(&ping, 700, &around), [VerdictKind::ServiceHung]);
     }
     let rtsp = service("rtsp", Asked::Presence, Status::Critical, Cause::NoAnswer);
-    assert_eq!(of(&rtsp, 900, &behind), [Kind::ServiceHung], "lost packets of a connection are sent again");
+    assert_eq!(
+        of(&rtsp, 900, &behind),
+        [VerdictKind::ServiceHung],
+        "lost packets of a connection are sent again"
+    );
     let silent = ServiceFacts { path: PathCheck::Silent, ..rtsp };
     assert_eq!(of(&silent, 900, &behind), either, "the echoes after it got no reply");
 }
@@ -625,33 +689,43 @@ fn a_device_that_is_only_heard_may_not_hear() {
         let tunnel = quiet().tunnel.map(|tunnel| TunnelFacts { answered, ..tunnel });
         open(&judge(&Evidence { services: vec![rtsp.clone()], tunnel, ..quiet() }))
     };
-    let either =
-        vec![Kind::TunnelDown, Kind::OneWayLoss, Kind::ClonedKey, Kind::ServiceHung, Kind::PacketLoss];
+    let either = vec![
+        VerdictKind::TunnelDown,
+        VerdictKind::OneWayLoss,
+        VerdictKind::ClonedKey,
+        VerdictKind::ServiceHung,
+        VerdictKind::PacketLoss,
+    ];
     assert_eq!(of(None), either);
     assert_eq!(of(Some(at(899))), either, "that was before");
-    assert_eq!(of(Some(at(900))), [Kind::ServiceHung]);
+    assert_eq!(of(Some(at(900))), [VerdictKind::ServiceHung]);
     let unheard = quiet().tunnel.map(|tunnel| TunnelFacts { last_packet: Some(at(899)), ..tunnel });
     let e = Evidence { services: vec![rtsp.clone()], tunnel: unheard, ..quiet() };
     assert!(
-        open(&judge(&e)).contains(&Kind::ClonedKey),
+        open(&judge(&e)).contains(&VerdictKind::ClonedKey),
         "the clone may have taken the endpoint a moment ago"
     );
     let lossy = |path| {
         let rtsp = ServiceFacts { path, ..rtsp.clone() };
         open(&judge(&Evidence { services: vec![rtsp], ..answering() }))
     };
-    assert_eq!(lossy(PathCheck::Lossy), [Kind::ServiceHung, Kind::PacketLoss], "its connection may be lost");
-    assert_eq!(lossy(PathCheck::LargeLost), [Kind::ServiceHung], "what makes a connection is small");
+    assert_eq!(
+        lossy(PathCheck::Lossy),
+        [VerdictKind::ServiceHung, VerdictKind::PacketLoss],
+        "its connection may be lost"
+    );
+    assert_eq!(lossy(PathCheck::LargeLost), [VerdictKind::ServiceHung], "what makes a connection is small");
     assert_eq!(lossy(PathCheck::Silent), either, "nothing comes back just now");
     let direct = |said| {
         let services = vec![ServiceFacts { through_tunnel: false, ..rtsp.clone() }];
         let host = HostState { direct: said, ..host(HostStatus::Up, at(0)) };
         let mut verdict = judge(&Evidence { host, services, ..quiet() });
         // Direct replies without replies through the tunnel are another finding.
-        verdict.candidates.retain(|kind| *kind != Kind::TunnelDown);
+        verdict.candidates.retain(|kind| *kind != VerdictKind::TunnelDown);
         (verdict.candidates, verdict.text)
     };
-    let line = [Kind::OneWayLoss, Kind::LineLost, Kind::ServiceHung, Kind::PacketLoss];
+    let line =
+        [VerdictKind::OneWayLoss, VerdictKind::LineLost, VerdictKind::ServiceHung, VerdictKind::PacketLoss];
     assert_eq!(direct(DirectReply::Silent).0, line, "its tunnel proves nothing of its public address");
     assert_eq!(direct(DirectReply::NotAsked).0, line);
     assert!(direct(DirectReply::Answered).1.ends_with("also: service hung: rtsp"));
@@ -769,32 +843,36 @@ proptest! {
         let site = e.site.as_ref().map(|site| site.others).unwrap_or_default();
         let (direct, refusal) = (e.host.direct, e.fresh_refusal());
         let fits = match verdict.kind {
-            Kind::Ok => e.host.status == HostStatus::Up && !e.host.stale && refusal.is_none_or(|r| r == Refusal::RateLimited),
-            Kind::GatewayUplinkLost => {
+            VerdictKind::Ok => e.host.status == HostStatus::Up && !e.host.stale
+                && refusal.is_none_or(|r| r == Refusal::RateLimited),
+            VerdictKind::GatewayUplinkLost => {
                 e.elsewhere.unasked == 0 && site.unasked == 0 && e.elsewhere.heard == 0 && site.heard == 0 && refusal.is_none()
                     && !matches!(direct, DirectReply::Answered | DirectReply::Doubtful)
             }
-            Kind::ParentDown => !e.host.reachable || carriage(&e) == Some(Carriage::Fails),
-            Kind::SiteUplinkLost => site.heard == 0 && direct != DirectReply::Answered && refusal.is_none(),
-            Kind::LocalNetworkLost => site.heard == 0 && carriage(&e) == Some(Carriage::Carries),
+            VerdictKind::ParentDown => !e.host.reachable || carriage(&e) == Some(Carriage::Fails),
+            VerdictKind::SiteUplinkLost => site.heard == 0 && direct != DirectReply::Answered && refusal.is_none(),
+            VerdictKind::LocalNetworkLost => site.heard == 0 && carriage(&e) == Some(Carriage::Carries),
             // The host's own line cannot be excluded.
-            Kind::DeviceGone | Kind::LineLost => false,
-            Kind::KeyRefused => refusal == Some(Refusal::Crypto),
-            Kind::ClockWrong => matches!(refusal, Some(Refusal::ClockWentBack { .. })) || e.skew_ms().is_some(),
-            Kind::TunnelDown => e.tunnel.is_some() && direct != DirectReply::Silent
+            VerdictKind::DeviceGone | VerdictKind::LineLost => false,
+            VerdictKind::KeyRefused => refusal == Some(Refusal::Crypto),
+            VerdictKind::ClockWrong => matches!(refusal, Some(Refusal::ClockWentBack { .. })) || e.skew_ms().is_some(),
+            VerdictKind::TunnelDown => e.tunnel.is_some() && direct != DirectReply::Silent
                 || refusal == Some(Refusal::RateLimited),
-            Kind::ClonedKey => e.tunnel.as_ref().is_some_and(|t| !t.in_turn.is_empty()),
-            Kind::Undetermined => verdict.candidates.len() > 1,
+            VerdictKind::ClonedKey => e.tunnel.as_ref().is_some_and(|t| !t.in_turn.is_empty()),
+            VerdictKind::Undetermined => verdict.candidates.len() > 1,
             _ => false,
         };
         prop_assert!(fits, "{verdict:#?}");
         prop_assert!(e.host.status == HostStatus::Down || e.host.stale
-            || !matches!(verdict.kind, Kind::DeviceGone | Kind::SiteUplinkLost | Kind::GatewayUplinkLost));
+            || !matches!(
+                verdict.kind,
+                VerdictKind::DeviceGone | VerdictKind::SiteUplinkLost | VerdictKind::GatewayUplinkLost
+            ));
     }
 
     #[test]
     fn with_fewer_paths_the_candidates_only_grow(e in any_evidence().prop_filter("plausible", is_plausible)) {
-        let all = |e: &Evidence| -> Vec<Kind> { causes::findings(e).into_iter().flat_map(|f| f.0).collect() };
+        let all = |e: &Evidence| -> Vec<VerdictKind> { causes::findings(e).into_iter().flat_map(|f| f.0).collect() };
         let full = all(&e);
         for less in with_less(&e) {
             let wider = all(&less);

@@ -107,21 +107,23 @@ impl Fault {
 
     /// Returns the kinds that a verdict may claim for this fault; the first is its name. A device
     /// that is refused has no tunnel either, so that claim is true as well.
-    pub fn called(self) -> &'static [Kind] {
+    pub fn called(self) -> &'static [VerdictKind] {
         match self {
-            Fault::TunnelBlocked => &[Kind::TunnelDown],
-            Fault::WrongPresharedKey | Fault::ReplacedKey => &[Kind::KeyRefused, Kind::TunnelDown],
-            Fault::ClockBack => &[Kind::ClockWrong, Kind::TunnelDown],
-            Fault::ClockAhead => &[Kind::ClockWrong],
-            Fault::SiteCut => &[Kind::SiteUplinkLost],
-            Fault::DeviceOff => &[Kind::DeviceGone],
-            Fault::ServiceHung | Fault::SshHung => &[Kind::ServiceHung],
-            Fault::ServiceStopped => &[Kind::ServiceProblem],
-            Fault::Cloned => &[Kind::ClonedKey],
-            Fault::GatewayCut => &[Kind::GatewayUplinkLost],
-            Fault::LossIn => &[Kind::OneWayLoss, Kind::LineLost],
-            Fault::LossOut => &[Kind::LineLost, Kind::OneWayLoss],
-            Fault::LargeLost => &[Kind::PathMtu],
+            Fault::TunnelBlocked => &[VerdictKind::TunnelDown],
+            Fault::WrongPresharedKey | Fault::ReplacedKey => {
+                &[VerdictKind::KeyRefused, VerdictKind::TunnelDown]
+            }
+            Fault::ClockBack => &[VerdictKind::ClockWrong, VerdictKind::TunnelDown],
+            Fault::ClockAhead => &[VerdictKind::ClockWrong],
+            Fault::SiteCut => &[VerdictKind::SiteUplinkLost],
+            Fault::DeviceOff => &[VerdictKind::DeviceGone],
+            Fault::ServiceHung | Fault::SshHung => &[VerdictKind::ServiceHung],
+            Fault::ServiceStopped => &[VerdictKind::ServiceProblem],
+            Fault::Cloned => &[VerdictKind::ClonedKey],
+            Fault::GatewayCut => &[VerdictKind::GatewayUplinkLost],
+            Fault::LossIn => &[VerdictKind::OneWayLoss, VerdictKind::LineLost],
+            Fault::LossOut => &[VerdictKind::LineLost, VerdictKind::OneWayLoss],
+            Fault::LargeLost => &[VerdictKind::PathMtu],
             Fault::NeighbourOff | Fault::Replayed | Fault::OthersOff | Fault::OthersOffTogether => &[],
             Fault::BehindOff | Fault::LocalNetworkCut | Fault::OtherAddress => &[],
         }
@@ -133,7 +135,7 @@ impl Fault {
     }
 
     /// Returns the kinds that a verdict may claim for the host behind the device.
-    pub fn called_behind(self) -> &'static [Kind] {
+    pub fn called_behind(self) -> &'static [VerdictKind] {
         match self {
             Fault::TunnelBlocked
             | Fault::WrongPresharedKey
@@ -142,10 +144,10 @@ impl Fault {
             | Fault::SiteCut
             | Fault::DeviceOff
             | Fault::LossIn
-            | Fault::LossOut => &[Kind::ParentDown],
-            Fault::GatewayCut => &[Kind::GatewayUplinkLost],
-            Fault::BehindOff => &[Kind::DeviceGone, Kind::LineLost],
-            Fault::LocalNetworkCut => &[Kind::LocalNetworkLost],
+            | Fault::LossOut => &[VerdictKind::ParentDown],
+            Fault::GatewayCut => &[VerdictKind::GatewayUplinkLost],
+            Fault::BehindOff => &[VerdictKind::DeviceGone, VerdictKind::LineLost],
+            Fault::LocalNetworkCut => &[VerdictKind::LocalNetworkLost],
             _ => &[],
         }
     }

@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 use crate::api::AppState;
 use crate::api::rentals::events::{self, FeedPlace, RentalEvent};
 use crate::api::request::extract::Query;
-use crate::api::request::ids::Kind;
+use crate::api::request::ids::IdKind;
 use crate::api::request::person::CustomerCaller;
 use crate::api::response::page::Paging;
 use crate::api::response::problem::Problem;
@@ -79,13 +79,13 @@ async fn list(
     Query(wanted): Query<Filter>,
 ) -> Result<Json<MyRentalEventPage>, Problem> {
     let (limit, visible) = (paging.limit()?, super::visible(who));
-    let rental = wanted.rental.as_deref().map(|text| Kind::Rental.parse(text)).transpose()?;
+    let rental = wanted.rental.as_deref().map(|text| IdKind::Rental.parse(text)).transpose()?;
     let mut conn = app.store.reader().await?;
     // One moment, so that nothing is removed between the check of the cursor and the list.
     let mut moment = conn.begin().await?;
     if let (Some(id), Some(text)) = (rental, &wanted.rental) {
         let found = stored::rental(&mut moment, visible, id).await?;
-        found.ok_or_else(|| Kind::Rental.unknown(text))?;
+        found.ok_or_else(|| IdKind::Rental.unknown(text))?;
     }
     let place = FeedPlace::of(&paging, extent(&mut moment).await?)?;
     let rows = stored::events(&mut moment, visible, rental, place.numbers, limit).await?;

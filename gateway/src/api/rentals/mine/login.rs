@@ -19,7 +19,7 @@ use crate::api::request::auth::{self, Principal, SESSION_LIFE};
 use crate::api::request::client::Source;
 use crate::api::request::extract::{Body, Path};
 use crate::api::request::idempotency::Disclosed;
-use crate::api::request::ids::{self, Kind};
+use crate::api::request::ids::{self, IdKind};
 use crate::api::request::person::PersonCaller;
 use crate::api::request::transaction::{ApiTx, PATIENCE};
 use crate::api::response::problem::Problem;
@@ -58,11 +58,11 @@ async fn login_link(
     let customer = customers::load(&mut write, &customer).await?;
     let person = people::load(&mut write, &new.person).await?;
     if person.customer != customer.id {
-        return Err(Kind::Person.unknown(&new.person).into());
+        return Err(IdKind::Person.unknown(&new.person).into());
     }
     let (now, until) = (write.now, write.now + LINK_LIFE);
     let link = person_sessions::insert_link(write.tx(), person.id, now, until).await?;
-    let data = json!({ "id": Kind::Person.text(person.id) });
+    let data = json!({ "id": IdKind::Person.text(person.id) });
     write
         .event("person.login_link_created", (Object::Person, person.id), "one-time login made", data)
         .await?;
@@ -104,11 +104,11 @@ async fn begun(app: &AppState, text: &str) -> Result<(MySession, HeaderValue), P
     let mut write = ApiTx::begin(app, &"person").await?;
     let now = write.now;
     let person = person_sessions::take_link(write.tx(), &link.hash(), now).await?.ok_or_else(refused)?;
-    write.by = format!("person:{}", Kind::Person.text(person));
+    write.by = format!("person:{}", IdKind::Person.text(person));
     let until = now + SESSION_LIFE;
     let secret = person_sessions::insert(write.tx(), person, now, until).await?;
     let who = mine::who(write.tx(), person).await?.ok_or_else(refused)?;
-    let data = json!({ "id": Kind::Person.text(person) });
+    let data = json!({ "id": IdKind::Person.text(person) });
     write.event("person.logged_in", (Object::Person, person), "logged in by one-time link", data).await?;
     write.commit().await?;
     let cookie = cookie(app, app.person_cookie_name(), secret.reveal(), SESSION_LIFE);
@@ -143,8 +143,8 @@ async fn show(State(app): State<AppState>, who: PersonCaller) -> Result<Json<MyS
 /// Returns what a person learns of the own session.
 fn to_api((person, customer): (Person, Customer), (now, until): (Wall, Wall)) -> MySession {
     MySession {
-        person: MyName { id: Kind::Person.text(person.id), name: person.name },
-        customer: MyName { id: Kind::Customer.text(customer.id), name: customer.name },
+        person: MyName { id: IdKind::Person.text(person.id), name: person.name },
+        customer: MyName { id: IdKind::Customer.text(customer.id), name: customer.name },
         time: ids::time(now),
         expires_at: ids::time(until),
     }

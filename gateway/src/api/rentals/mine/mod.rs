@@ -28,7 +28,7 @@ use crate::api::AppState;
 use crate::api::devices::NewCredentials;
 use crate::api::request::extract::{Body, Path};
 use crate::api::request::idempotency::Disclosed;
-use crate::api::request::ids::{self, Kind};
+use crate::api::request::ids::{self, IdKind};
 use crate::api::request::person::{CustomerCaller, PersonCaller};
 use crate::api::response::etag::{IfMatch, Tagged};
 use crate::api::response::problem::Problem;
@@ -79,9 +79,9 @@ async fn show(
     who: CustomerCaller,
     Path(rental): Path<String>,
 ) -> Result<Json<MyRental>, Problem> {
-    let (id, visible) = (Kind::Rental.parse(&rental)?, visible(who));
+    let (id, visible) = (IdKind::Rental.parse(&rental)?, visible(who));
     let found = stored::rental(&mut *app.store.reader().await?, visible, id).await?;
-    let found = found.ok_or_else(|| Kind::Rental.unknown(&rental))?;
+    let found = found.ok_or_else(|| IdKind::Rental.unknown(&rental))?;
     let changes = stored::changes(&app.store, visible, &found).await?;
     let change =
         |of: stored::Change| MyChange { at: ids::time(of.at), service: of.service, status: of.status };
@@ -105,10 +105,10 @@ async fn show_ssh(
     who: PersonCaller,
     Path(rental): Path<String>,
 ) -> Result<Json<RentalSsh>, Problem> {
-    let (id, visible) = (Kind::Rental.parse(&rental)?, visible(&who));
+    let (id, visible) = (IdKind::Rental.parse(&rental)?, visible(&who));
     let mut conn = app.store.reader().await?;
     let found = stored::rental(&mut conn, visible, id).await?;
-    let found = found.ok_or_else(|| Kind::Rental.unknown(&rental))?;
+    let found = found.ok_or_else(|| IdKind::Rental.unknown(&rental))?;
     let renters = stored::renters(&mut conn, visible).await?;
     drop(conn);
     // The name of the device is the operator's.
@@ -121,7 +121,7 @@ async fn shown(app: &AppState, visible: Visible, rental: &Rental) -> Result<MyRe
     let seen = stored::device(&mut *app.store.reader().await?, visible, rental).await?;
     let life = &rental.life;
     Ok(MyRental {
-        id: Kind::Rental.text(rental.id),
+        id: IdKind::Rental.text(rental.id),
         name: rental.name.clone(),
         addresses: rental.alias(visible.now).map(addresses).unwrap_or_default(),
         access: access::to_api(&rental.access),
@@ -216,7 +216,7 @@ async fn create_renter(
     Body(new): Body<NewMyRenter>,
 ) -> Result<Response, Problem> {
     let NewMyRenter { name, public_key, ssh_keys } = new;
-    let person = Kind::Person.text(who.person);
+    let person = IdKind::Person.text(who.person);
     let new = NewRenter { person, name, public_key, ssh_keys, mtu: None };
     renters::added(&app, changing(&app, &who)?, new).await
 }

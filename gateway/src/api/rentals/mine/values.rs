@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use fleetgate_engine::history::query::{self, Columns, Plan};
-use fleetgate_engine::history::{Kind as SeriesKind, Second};
+use fleetgate_engine::history::{Second, SeriesKind};
 use fleetgate_engine::rental::occupancy::Window;
 use fleetgate_engine::time::Wall;
 use serde::Deserialize;
@@ -24,7 +24,7 @@ use crate::api::AppState;
 use crate::api::metrics::{points_within, text};
 use crate::api::metrics_query::{rounded, uom};
 use crate::api::request::extract::{Path, Query};
-use crate::api::request::ids::Kind;
+use crate::api::request::ids::IdKind;
 use crate::api::request::person::CustomerCaller;
 use crate::api::response::problem::Problem;
 use crate::api::types::not_empty;
@@ -66,10 +66,10 @@ async fn values(
     Path(rental): Path<String>,
     Query(wanted): Query<ValuesParams>,
 ) -> Result<Json<MyValues>, Problem> {
-    let (id, visible) = (Kind::Rental.parse(&rental)?, visible(who));
+    let (id, visible) = (IdKind::Rental.parse(&rental)?, visible(who));
     let points = points_within(wanted.points.unwrap_or(DEFAULT_POINTS), MAX_POINTS)?;
     let found = stored::rental(&mut *app.store.reader().await?, visible, id).await?;
-    let found = found.ok_or_else(|| Kind::Rental.unknown(&rental))?;
+    let found = found.ok_or_else(|| IdKind::Rental.unknown(&rental))?;
     let busy = |_| Problem::too_many("too many values are being read: try again", 3);
     let _turn =
         tokio::time::timeout(PATIENCE, READS.acquire()).await.map_err(busy)?.map_err(Problem::internal)?;

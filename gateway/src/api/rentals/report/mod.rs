@@ -26,7 +26,7 @@ use crate::api::AppState;
 use crate::api::reports::AT_ONCE;
 use crate::api::reports::collect::Added;
 use crate::api::request::extract::Path;
-use crate::api::request::ids::{self, Kind};
+use crate::api::request::ids::{self, IdKind};
 use crate::api::response::problem::Problem;
 use crate::api::types::not_empty;
 use crate::store::incidents::{self, PartRow};
@@ -60,9 +60,9 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     security(("token" = ["rentals:operator"])), params(("rental" = String, Path, description = "id")),
     responses((status = 200, body = RentalReport)))]
 async fn show(State(app): State<AppState>, Path(rental): Path<String>) -> Result<Response, Problem> {
-    let id = Kind::Rental.parse(&rental)?;
+    let id = IdKind::Rental.parse(&rental)?;
     let mut conn = app.store.reader().await?;
-    let found = find(&mut conn, id).await?.ok_or_else(|| Kind::Rental.unknown(&rental))?;
+    let found = find(&mut conn, id).await?.ok_or_else(|| IdKind::Rental.unknown(&rental))?;
     let frozen = stored::find(&mut conn, id).await?;
     drop(conn);
     match frozen {
@@ -151,9 +151,9 @@ fn without_devices(rental: &Rental, changes: &[Change], traffic: RentalTraffic, 
     let window = (life.window.from(), life.window.until());
     let booked = changes.iter().find(|change| change.what == What::Booked);
     RentalReport {
-        rental: Kind::Rental.text(rental.id),
-        booking: Kind::Booking.text(rental.booking),
-        customer: Kind::Customer.text(rental.customer),
+        rental: IdKind::Rental.text(rental.id),
+        booking: IdKind::Booking.text(rental.booking),
+        customer: IdKind::Customer.text(rental.customer),
         is_final: false,
         made_at: ids::time(now),
         state: life.state(now).name().to_owned(),
@@ -185,7 +185,7 @@ fn change(change: &Change) -> RentalReportChange {
         author: change.author.clone(),
         change: change.what.name().to_owned(),
         changed: change.changed.clone(),
-        device: Kind::Host.text(change.device),
+        device: IdKind::Host.text(change.device),
         device_name: change.device_name.clone(),
         window: times((change.from, change.until)),
     }
@@ -203,7 +203,7 @@ async fn add(store: &Store, report: &mut RentalReport, device: &Device, period: 
     let service =
         |(service, sums): (String, Sums)| RentalReportService { service, availability: (&sums).into() };
     report.devices.push(RentalReportDevice {
-        device: Kind::Host.text(device.id),
+        device: IdKind::Host.text(device.id),
         device_name: device.name.clone(),
         from: ids::time(period.from()),
         until: ids::time(period.until()),
@@ -248,7 +248,7 @@ fn fill<T>(list: &mut Vec<T>, most: usize, mut items: impl Iterator<Item = T>) -
 
 fn outage(device: Id, of: &Outage) -> RentalOutage {
     RentalOutage {
-        device: Kind::Host.text(device),
+        device: IdKind::Host.text(device),
         service: not_empty(&of.service),
         state: of.state.to_owned(),
         from: ids::time(of.time.from()),
@@ -261,7 +261,7 @@ fn incident(device: Id, of: &PartRow, period: Period) -> RentalIncident {
     let until = of.until.unwrap_or(period.until()).min(period.until()).max(from);
     RentalIncident {
         incident: of.id.to_string(),
-        device: Kind::Host.text(device),
+        device: IdKind::Host.text(device),
         scope: of.extent.clone(),
         cause: of.cause.clone(),
         from: ids::time(from),
@@ -271,7 +271,7 @@ fn incident(device: Id, of: &PartRow, period: Period) -> RentalIncident {
 
 fn interval(of: &Cut) -> RentalInterval {
     RentalInterval {
-        device: (of.host != GATEWAY).then(|| Kind::Host.text(of.host)),
+        device: (of.host != GATEWAY).then(|| IdKind::Host.text(of.host)),
         service: not_empty(&of.service),
         series: of.series.name().to_owned(),
         value: not_empty(&of.value),

@@ -12,7 +12,7 @@ use fleetgate_engine::time::{ClockStep, Mono, Now, Wall};
 
 use super::super::rentals::{device, shop};
 use super::{Claim, PacketFilter, blocks, claims, id, no_two_overlap, renter, step};
-use crate::api::request::ids::Kind;
+use crate::api::request::ids::IdKind;
 use crate::api::testing::TestApi;
 use crate::store::fixture::Dice;
 
@@ -181,7 +181,7 @@ async fn tell(seed: u64, seen: &mut Seen) {
     let mut api = shop().await;
     device(&api, "cam-3").await;
     let laptop = renter(&api, "crm-17", "laptop").await;
-    let laptop = id(Kind::Renter, &laptop);
+    let laptop = id(IdKind::Renter, &laptop);
     let (mut dice, mut bookings) = (Dice(seed), Vec::new());
     // Ahead of the clock of the calls, so that what they end is over.
     let at = (Mono::from_secs(1_000_000), crate::clock::wall() + LONGEST);

@@ -15,7 +15,7 @@ use fleetgate_engine::time::{Mono, Now, Wall};
 use serde_json::{Value, json};
 
 use super::rentals::{HOUR, book, device, field, hence, item, must, path, rented, renting, shop, text};
-use crate::api::request::ids::Kind;
+use crate::api::request::ids::IdKind;
 use crate::api::testing::{Answer, TestApi};
 use crate::maintenance::housekeeping;
 use crate::store::rentals::aliases;
@@ -29,7 +29,7 @@ pub(super) async fn renter(api: &TestApi, customer: &str, name: &str) -> String 
     text(&must(&made)["renter"]["id"]).to_owned()
 }
 
-fn id(kind: Kind, text: &str) -> Id {
+fn id(kind: IdKind, text: &str) -> Id {
     kind.parse(text).unwrap_or_else(|unknown| panic!("{}", unknown.0))
 }
 
@@ -86,7 +86,7 @@ impl Told {
     }
 
     fn of(&self, rental: &Value) -> Option<(&TargetSpec, &GrantSpec)> {
-        let id = id(Kind::Rental, text(&rental["id"]));
+        let id = id(IdKind::Rental, text(&rental["id"]));
         assert_eq!(
             self.targets.contains_key(&id),
             self.grants.contains_key(&id),
@@ -126,7 +126,7 @@ async fn a_rental_gives_its_renters_what_it_says() {
     let mut told = Told::default();
     told.hear(&mut api);
     let (target, grant) = told.of(&rental).unwrap();
-    let device = id(Kind::Host, text(&rental["device"]));
+    let device = id(IdKind::Host, text(&rental["device"]));
     assert_eq!((target.host, target.peer, target.name.as_str()), (device, device, "entrance"));
     assert!(target.labels.is_empty() && !target.behind);
     let cam = api.operator().get("/api/v1/devices/cam-1").await;
@@ -135,13 +135,13 @@ async fn a_rental_gives_its_renters_what_it_says() {
     let reached: Vec<String> =
         target.addresses.iter().map(|address| address.reached_at.to_string()).collect();
     assert_eq!(json!(reached), rental["addresses"]);
-    let customer = id(Kind::Customer, text(&rental["customer"]));
+    let customer = id(IdKind::Customer, text(&rental["customer"]));
     assert_eq!(
         (grant.source, &grant.target),
         (GrantSource::Customer(customer), &GrantTarget::Rental(grant.id))
     );
     let tcp = GrantAccess { protocol: GrantProtocol::Tcp, ports: vec![22..=22, 443..=443] };
-    assert_eq!((&grant.access, &grant.only), (&vec![tcp], &Some([id(Kind::Renter, &laptop)].into())));
+    assert_eq!((&grant.access, &grant.only), (&vec![tcp], &Some([id(IdKind::Renter, &laptop)].into())));
     assert_eq!(grant.from.map(crate::ids::time).as_deref(), rental["from"].as_str());
     assert_eq!(grant.until.map(crate::ids::time).as_deref(), rental["until"].as_str());
 
@@ -245,7 +245,7 @@ async fn names_are_the_lowest_free_ones_of_the_customer() {
 /// Lets a rental that is over have ended a day and a second earlier.
 async fn long_ago(api: &TestApi, rental: &Value) {
     let sql = "update rentals set ended_at = ended_at - 86401000 where id = cast($1 as integer)";
-    let rental = id(Kind::Rental, text(&rental["id"]));
+    let rental = id(IdKind::Rental, text(&rental["id"]));
     fixture::run(&api.state.store, sql, &[&rental.as_i64().to_string()]).await;
 }
 
@@ -294,7 +294,7 @@ async fn an_alias_is_the_lowest_free_one_and_is_free_a_day_after_its_rental() {
     assert!(told.of(&next).is_some() && told.of(given_up).is_none());
     // The clock is set back: the alias has one owner.
     let sql = "update rentals set ended_at = ended_at + 86401000 where id = cast($1 as integer)";
-    let former = id(Kind::Rental, text(&given_up["id"])).as_i64().to_string();
+    let former = id(IdKind::Rental, text(&given_up["id"])).as_i64().to_string();
     fixture::run(&api.state.store, sql, &[&former]).await;
     assert_eq!(must(&api.operator().get(&path(given_up)).await)["addresses"], json!([]));
 }
@@ -374,7 +374,7 @@ async fn a_swap_keeps_name_and_alias_and_needs_a_device_that_allows_the_access()
     let mut told = Told::default();
     told.hear(&mut api);
     let (target, grant) = told.of(&rental).unwrap();
-    assert_eq!(target.host, id(Kind::Host, text(&with_access["device"])));
+    assert_eq!(target.host, id(IdKind::Host, text(&with_access["device"])));
     assert_eq!(target.peer, target.host);
     let booked: jiff::Timestamp = text(&rental["from"]).parse().unwrap();
     let from = grant.from.map(|from| from.as_millis());
@@ -631,8 +631,8 @@ async fn only_an_admin_probes_as_a_renter_and_no_name_is_kept() {
     assert_eq!(must(&answer)["result"], "answered", "{}", answer.text);
     let probe = probes.try_recv().unwrap();
     let expected = (
-        ExplainSource::Peer(id(Kind::Renter, &laptop)),
-        ExplainTarget::Rental(id(Kind::Rental, text(&rental["id"]))),
+        ExplainSource::Peer(id(IdKind::Renter, &laptop)),
+        ExplainTarget::Rental(id(IdKind::Rental, text(&rental["id"]))),
     );
     assert_eq!((probe.from, probe.to), expected);
     let audit = api.admin().get("/api/v1/audit?kind=forwarding.probed").await;
@@ -666,9 +666,9 @@ async fn said(api: &TestApi) -> BTreeMap<Id, Reach> {
     let reach = |rental: &Value| {
         let end = rental["ended_at"].as_str().unwrap_or_else(|| text(&rental["until"]));
         let addresses = rental["addresses"].as_array().unwrap().iter().map(|at| text(at).to_owned());
-        let rental_id = id(Kind::Rental, text(&rental["id"]));
+        let rental_id = id(IdKind::Rental, text(&rental["id"]));
         let from = begins[&rental_id].clone();
-        let device = id(Kind::Host, text(&rental["device"]));
+        let device = id(IdKind::Host, text(&rental["device"]));
         (rental_id, (device, from, end.to_owned(), addresses.collect()))
     };
     must(&listed)["items"].as_array().unwrap().iter().filter(permits).map(reach).collect()
@@ -816,7 +816,7 @@ async fn claims(api: &TestApi) -> BTreeMap<Id, Claim> {
     let begins = begins(api).await;
     let listed = api.operator().get("/api/v1/rentals?limit=500").await;
     let claim = |rental: &Value| {
-        let rental_id = id(Kind::Rental, text(&rental["id"]));
+        let rental_id = id(IdKind::Rental, text(&rental["id"]));
         let until = if rental["ended_at"].is_null() { &rental["until"] } else { &rental["ended_at"] };
         let reaches_ssh = rental["access"].as_array().unwrap().iter().any(|of| of["protocol"] == "tcp");
         let is_open = rental["state"] != "held" && rental["awaits_handover"] == false;
@@ -881,7 +881,7 @@ async fn renters_pass_exactly_in_the_windows_after_any_calls_and_restarts() {
         let mut api = shop().await;
         device(&api, "cam-3").await;
         let laptop = renter(&api, "crm-17", "laptop").await;
-        let laptop = id(Kind::Renter, &laptop);
+        let laptop = id(IdKind::Renter, &laptop);
         let (mut dice, mut bookings, mut passes) = (fixture::Dice(seed), Vec::new(), 0);
         let now = Now { mono: Mono::from_nanos(1_000_000_000_000_000), wall: crate::clock::wall() };
         let mut filter = PacketFilter::started(&mut api, now).await;

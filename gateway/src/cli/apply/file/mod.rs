@@ -22,7 +22,7 @@ use toml::de::DeTable;
 use super::downtime::Downtime;
 use super::grant::Grant;
 use super::lines::{self, Begins, Lines};
-use super::plan::{Desired, Kind};
+use super::plan::{Desired, ResourceKind};
 use crate::api::rentals::terms_in_form;
 use crate::names::{self, Labels, Name};
 use crate::store::{alerting, definition};
@@ -276,7 +276,7 @@ impl Source<'_> {
         self.begins.line(at.min(self.text.len()))
     }
 
-    pub(super) fn wanted(&self, kind: Kind, name: &Spanned<String>, fields: Value) -> Desired {
+    pub(super) fn wanted(&self, kind: ResourceKind, name: &Spanned<String>, fields: Value) -> Desired {
         let fields = fields.as_object().cloned().unwrap_or_default();
         let given = fields.into_iter().filter(|(_, value)| !value.is_null()).collect();
         Desired::new(kind, name.get_ref().clone(), given, self.line(name.span().start))
@@ -307,7 +307,7 @@ impl Source<'_> {
         let fields = json!({
             "summary": profile.summary, "extends": profile.extends, "services": services, "rental": rental,
         });
-        Ok(self.wanted(Kind::Profile, name, fields))
+        Ok(self.wanted(ResourceKind::Profile, name, fields))
     }
 
     /// Returns how the devices of a profile are rented, in the gateway's form.
@@ -328,7 +328,7 @@ impl Source<'_> {
             list.push(json!({ "labels": labels.into_map(), "profile": profile }));
         }
         let fields = Map::from_iter([("rules".to_owned(), Value::Array(list))]);
-        Ok(Desired::new(Kind::ProfileRules, String::new(), fields, line))
+        Ok(Desired::new(ResourceKind::ProfileRules, String::new(), fields, line))
     }
 
     /// Returns the contact in the gateway's form.
@@ -347,7 +347,7 @@ impl Source<'_> {
             "digest_at": c.digest_at,
             "group_wait_s": c.group_wait_s,
         });
-        Ok(self.wanted(Kind::Contact, name, fields))
+        Ok(self.wanted(ResourceKind::Contact, name, fields))
     }
 
     fn notification_rule(&self, name: &Spanned<String>, rule: NotificationRule) -> Result<Desired, BadFile> {
@@ -363,7 +363,7 @@ impl Source<'_> {
             "period": rule.period.map(period).transpose()?,
             "delay_s": rule.delay_s,
         });
-        Ok(self.wanted(Kind::NotificationRule, name, fields))
+        Ok(self.wanted(ResourceKind::NotificationRule, name, fields))
     }
 
     fn device(
@@ -393,7 +393,7 @@ impl Source<'_> {
         });
         join(&mut fields, own);
         places.of_devices.extend(place.map(|place| (name.get_ref().clone(), place)));
-        into.push(self.wanted(Kind::Device, name, fields));
+        into.push(self.wanted(ResourceKind::Device, name, fields));
         self.services(name, d.services, into)
     }
 
@@ -414,7 +414,7 @@ impl Source<'_> {
             &mut fields,
             json!({ "via": h.via, "address": h.address, "labels": labels, "parents": parents(h.parents) }),
         );
-        into.push(self.wanted(Kind::Host, name, fields));
+        into.push(self.wanted(ResourceKind::Host, name, fields));
         self.services(name, h.services, into)
     }
 
@@ -499,7 +499,7 @@ impl Source<'_> {
             let (line, fields) = (self.line(service.span().start), self.service(&service, fields)?);
             let name = format!("{}/{}", host.get_ref(), service.get_ref());
             let fields = fields.as_object().cloned().unwrap_or_default();
-            into.push(Desired::new(Kind::Service, name, fields, line));
+            into.push(Desired::new(ResourceKind::Service, name, fields, line));
         }
         Ok(())
     }

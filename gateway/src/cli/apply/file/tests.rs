@@ -23,10 +23,10 @@ extends = ["timelapse-camera"]
     let wanted = read("fleet.toml", text).unwrap();
     let shown: Vec<_> = wanted.iter().map(|w| (w.kind, w.name.as_str(), w.line)).collect();
     let expected = [
-        (Kind::Profile, "lte", 12),
-        (Kind::ProfileRules, "", 8),
-        (Kind::Device, "cam-07", 2),
-        (Kind::Service, "cam-07/disk", 5),
+        (ResourceKind::Profile, "lte", 12),
+        (ResourceKind::ProfileRules, "", 8),
+        (ResourceKind::Device, "cam-07", 2),
+        (ResourceKind::Service, "cam-07/disk", 5),
     ];
     assert_eq!(shown, expected);
     assert_eq!(wanted[2].fields["networks"], json!(["192.168.1.0/24"]));

@@ -322,7 +322,7 @@ async fn a_digest_lists_open_problems_once() {
     .await;
     let room = room.restart().await;
     let messages = room.until_messages(2).await;
-    assert_eq!((messages[0].kind, told(&room, &messages[0]).await), (Kind::Digest, vec![7]));
+    assert_eq!((messages[0].kind, told(&room, &messages[0]).await), (OutboxKind::Digest, vec![7]));
     let digest =
         outbox::contents(&mut room.store.reader().await.unwrap(), messages[0].id, 9, outbox::Order::Time)
             .await

@@ -61,7 +61,7 @@ impl Room {
     }
 
     /// Returns the contact, the kind and the hosts of each message, in order.
-    async fn words(&self) -> Vec<(String, Kind, Vec<i64>)> {
+    async fn words(&self) -> Vec<(String, OutboxKind, Vec<i64>)> {
         let mut words = Vec::new();
         for message in self.messages().await.iter().rev() {
             words.push((message.contact_name.clone(), message.kind, told(self, message).await));
@@ -85,7 +85,7 @@ impl Room {
     }
 }
 
-fn word(contact: &str, kind: Kind, host: i64) -> (String, Kind, Vec<i64>) {
+fn word(contact: &str, kind: OutboxKind, host: i64) -> (String, OutboxKind, Vec<i64>) {
     (contact.to_owned(), kind, vec![host])
 }
 
@@ -96,7 +96,7 @@ async fn an_escalation_of_a_host_that_is_removed_is_not_sent() {
     room.until(async |room| room.waiting().await == 2).await;
     room.remove("7").await;
     room.until_messages(1).await;
-    assert_eq!(room.words().await, [word("ops", Kind::Notices, 8)]);
+    assert_eq!(room.words().await, [word("ops", OutboxKind::Notices, 8)]);
     assert_eq!((room.waiting().await, room.held().await), (0, vec!["ops host_removed".to_owned()]));
 }
 
@@ -109,7 +109,7 @@ async fn an_escalation_of_a_host_that_is_removed_while_the_gateway_is_off_is_not
     fixture::run(&room.store, "update hosts set removed_at = 1 where id = 7", &[]).await;
     let room = room.restart().await;
     room.until_messages(1).await;
-    assert_eq!(room.words().await, [word("ops", Kind::Notices, 8)]);
+    assert_eq!(room.words().await, [word("ops", OutboxKind::Notices, 8)]);
     assert_eq!(room.waiting().await, 0);
 }
 
@@ -120,11 +120,11 @@ async fn an_escalation_to_a_contact_that_is_removed_is_not_sent() {
     room.until(async |room| room.waiting().await == 2).await;
     room.remove_contact(OPS).await;
     room.until_messages(1).await;
-    assert_eq!(room.words().await, [word("ada", Kind::Notices, 7)]);
+    assert_eq!(room.words().await, [word("ada", OutboxKind::Notices, 7)]);
     let room = room.restart().await;
     room.say(&[now(down(8))]).await;
     room.until_messages(2).await;
-    assert_eq!(room.words().await[1..], [word("ada", Kind::Notices, 8)]);
+    assert_eq!(room.words().await[1..], [word("ada", OutboxKind::Notices, 8)]);
     assert_eq!(room.waiting().await, 0);
 }
 
@@ -135,7 +135,7 @@ async fn an_escalation_whose_rule_is_removed_is_not_sent() {
     room.until(async |room| room.waiting().await == 2).await;
     room.change(async |tx| contacts::remove_rule(tx, OPS).await.unwrap()).await;
     room.until_messages(1).await;
-    assert_eq!(room.words().await, [word("ada", Kind::Notices, 7)]);
+    assert_eq!(room.words().await, [word("ada", OutboxKind::Notices, 7)]);
     assert_eq!(room.waiting().await, 0);
 }
 
@@ -149,7 +149,7 @@ async fn a_reminder_of_a_host_that_is_removed_is_not_sent() {
     fixture::run(&room.store, "update hosts set removed_at = 1 where id = 7", &[]).await;
     room.say(&[reminder(7), reminder(8)]).await;
     room.until_messages(before + 1).await;
-    assert_eq!(room.words().await[before..], [word("ops", Kind::Notices, 8)]);
+    assert_eq!(room.words().await[before..], [word("ops", OutboxKind::Notices, 8)]);
     room.until(async |room| room.told().await == 1).await;
 }
 
@@ -162,7 +162,7 @@ async fn a_reminder_to_a_contact_that_is_removed_is_not_sent() {
     room.remove_contact(OPS).await;
     room.say(&[reminder(7)]).await;
     room.until_messages(3).await;
-    assert_eq!(room.words().await[2..], [word("ada", Kind::Notices, 7)]);
+    assert_eq!(room.words().await[2..], [word("ada", OutboxKind::Notices, 7)]);
 }
 
 #[tokio::test]
@@ -175,7 +175,7 @@ async fn a_digest_does_not_list_a_host_that_is_removed() {
     fixture::run(&room.store, "update hosts set removed_at = 1 where id = 7", &[]).await;
     let room = room.restart().await;
     room.until_messages(before + 1).await;
-    assert_eq!(room.words().await[before..], [word("ops", Kind::Digest, 8)]);
+    assert_eq!(room.words().await[before..], [word("ops", OutboxKind::Digest, 8)]);
 }
 
 #[tokio::test]
@@ -194,8 +194,8 @@ async fn a_contact_that_is_removed_gets_no_digest() {
     .await;
     let room = room.restart().await;
     room.until_messages(before + 1).await;
-    assert_eq!(room.words().await[before..], [word("ada", Kind::Digest, 7)]);
+    assert_eq!(room.words().await[before..], [word("ada", OutboxKind::Digest, 7)]);
     room.say(&[down(8)]).await;
     room.until_messages(before + 2).await;
-    assert_eq!(room.words().await[before + 1..], [word("ada", Kind::Notices, 8)]);
+    assert_eq!(room.words().await[before + 1..], [word("ada", OutboxKind::Notices, 8)]);
 }

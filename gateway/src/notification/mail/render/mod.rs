@@ -15,7 +15,7 @@ use crate::notification::mail::{incident_part, rental_part};
 pub(in crate::notification::mail) use crate::sanitize::escaped;
 use crate::sanitize::harmless;
 use crate::store::notices::NoticeRow;
-use crate::store::outbox::{Contents, Count, Kind, MessageRow};
+use crate::store::outbox::{Contents, Count, MessageRow, OutboxKind};
 
 /// Notices in one mail: as many as a reader scrolls through. The page has the rest.
 pub const LISTED: i64 = 100;
@@ -54,8 +54,8 @@ impl Letter {
         place: &MailContext<'_>,
     ) -> Letter {
         match (message.kind, contents.notices.as_slice()) {
-            (Kind::Test, _) => test(message, place),
-            (Kind::Notices, [one]) if contents.total() == 1 => {
+            (OutboxKind::Test, _) => test(message, place),
+            (OutboxKind::Notices, [one]) if contents.total() == 1 => {
                 of_one(one, contents, (verdict, values), place)
             }
             _ => of_many(message, contents, place),
@@ -254,10 +254,10 @@ impl Names {
     }
 }
 
-fn sum(kind: Kind, contents: &Contents, names: Names) -> String {
+fn sum(kind: OutboxKind, contents: &Contents, names: Names) -> String {
     match kind {
-        Kind::Digest => format!("OPEN PROBLEMS: {}", things(contents, names.in_part(0), |_| true)),
-        Kind::Notices | Kind::Test => summary(contents, names),
+        OutboxKind::Digest => format!("OPEN PROBLEMS: {}", things(contents, names.in_part(0), |_| true)),
+        OutboxKind::Notices | OutboxKind::Test => summary(contents, names),
     }
 }
 

@@ -28,7 +28,7 @@ fn down() -> NoticeRow {
     }
 }
 
-fn message(kind: Kind) -> MessageRow {
+fn message(kind: OutboxKind) -> MessageRow {
     MessageRow {
         id: 1,
         contact: Id::from_i64(1),
@@ -81,14 +81,14 @@ fn shown(letter: &Letter) -> String {
     format!("Subject: {}\n\n{}", letter.subject, letter.text)
 }
 
-fn write(kind: Kind, notices: Vec<NoticeRow>) -> Letter {
+fn write(kind: OutboxKind, notices: Vec<NoticeRow>) -> Letter {
     let zone = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
     let place = MailContext { zone: &zone, public_url: Some("https://watch.example.com") };
     Letter::write(&message(kind), &contents(notices), None, None, &place)
 }
 
 fn one(notice: NoticeRow) -> Letter {
-    write(Kind::Notices, vec![notice])
+    write(OutboxKind::Notices, vec![notice])
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn a_service_that_recovered() {
     };
     let all = after(contents(vec![recovered]), Duration::from_secs(12 * 60 + 40));
     let place = MailContext { zone: &TimeZone::UTC, public_url: Some("https://watch.example.com") };
-    let letter = Letter::write(&message(Kind::Notices), &all, None, None, &place);
+    let letter = Letter::write(&message(OutboxKind::Notices), &all, None, None, &place);
     insta::assert_snapshot!(format!("{}\n\n{}", shown(&letter), letter.html));
 }
 
@@ -137,7 +137,13 @@ fn a_value_has_a_line_of_its_last_hours() {
     };
     let place = MailContext { zone: &TimeZone::UTC, public_url: None };
     let letter = |values: &RecentValues| {
-        Letter::write(&message(Kind::Notices), &contents(vec![full.clone()]), None, Some(values), &place)
+        Letter::write(
+            &message(OutboxKind::Notices),
+            &contents(vec![full.clone()]),
+            None,
+            Some(values),
+            &place,
+        )
     };
     let shown_values = letter(&values);
     insta::assert_snapshot!(format!("{}\n\n{}", shown(&shown_values), shown_values.html));
@@ -161,10 +167,10 @@ fn rented(contents: Contents, time_zone: Option<&str>) -> Contents {
 fn a_notice_about_a_rented_device_names_the_rental_and_its_end() {
     let place = MailContext { zone: &TimeZone::UTC, public_url: None };
     let letter = |notices: Vec<NoticeRow>, zone| {
-        Letter::write(&message(Kind::Notices), &rented(contents(notices), zone), None, None, &place)
+        Letter::write(&message(OutboxKind::Notices), &rented(contents(notices), zone), None, None, &place)
     };
     let words =
-        format!("entrance ({}) until 2026-12-11 10:00", crate::ids::Kind::Rental.text(Id::from_i64(41)));
+        format!("entrance ({}) until 2026-12-11 10:00", crate::ids::IdKind::Rental.text(Id::from_i64(41)));
     let alone = letter(vec![down()], Some("Europe/Vienna"));
     assert!(alone.text.contains(&format!("\nRented  {words} CET\n")), "{}", alone.text);
     assert!(alone.html.contains(&format!("<br>Rented: {words} CET</p>")), "{}", alone.html);
@@ -197,7 +203,7 @@ fn how_long_it_lasted_is_said_in_two_units() {
 #[test]
 fn without_an_address_the_letter_names_the_command() {
     let place = MailContext { zone: &TimeZone::UTC, public_url: None };
-    let letter = Letter::write(&message(Kind::Notices), &contents(vec![down()]), None, None, &place);
+    let letter = Letter::write(&message(OutboxKind::Notices), &contents(vec![down()]), None, None, &place);
     insta::assert_snapshot!(letter.text);
 }
 
@@ -209,12 +215,12 @@ fn lost_site() -> Vec<NoticeRow> {
 
 #[test]
 fn a_site_that_is_lost() {
-    insta::assert_snapshot!(shown(&write(Kind::Notices, lost_site())));
+    insta::assert_snapshot!(shown(&write(OutboxKind::Notices, lost_site())));
 }
 
 #[test]
 fn a_site_that_is_lost_in_html() {
-    insta::assert_snapshot!(write(Kind::Notices, lost_site()).html);
+    insta::assert_snapshot!(write(OutboxKind::Notices, lost_site()).html);
 }
 
 #[test]
@@ -222,7 +228,7 @@ fn a_thousand_hosts_are_counted_and_not_all_named() {
     let mut all = contents(vec![down(); 100]);
     all.counts[0].count = 1_000;
     let place = MailContext { zone: &TimeZone::UTC, public_url: None };
-    let letter = Letter::write(&message(Kind::Notices), &all, None, None, &place);
+    let letter = Letter::write(&message(OutboxKind::Notices), &all, None, None, &place);
     assert_eq!(letter.subject, "DOWN: cam-07 and 999 more hosts at north");
     assert!(letter.text.contains("    and 900 more\n") && letter.html.contains("<p>and 900 more</p>"));
 }
@@ -266,12 +272,12 @@ fn a_host_with_its_incident_and_what_is_wrong() {
     let concern = Concern { incident: incident("cam-07 is down", "host", 1), ill: vec![member("cam-07")] };
     let all = Contents { incidents: vec![concern], ..contents(vec![down()]) };
     let verdict = Verdict {
-        kind: fleetgate_engine::verdict::Kind::Undetermined,
+        kind: fleetgate_engine::verdict::VerdictKind::Undetermined,
         text: "cannot be told: the device is gone, or its uplink".into(),
         candidates: Vec::new(),
         evidence: vec!["no packet for 95 s".into(), "6 others at north answer".into()],
     };
-    let letter = Letter::write(&message(Kind::Notices), &all, Some(&verdict), None, &place);
+    let letter = Letter::write(&message(OutboxKind::Notices), &all, Some(&verdict), None, &place);
     insta::assert_snapshot!(format!("{}\n\n{}", shown(&letter), letter.html));
 }
 
@@ -289,14 +295,14 @@ fn a_thousand_hosts_of_one_incident() {
     all.counts[0].count = 1_000;
     all.sites = vec![("north".into(), 999), (String::new(), 1)];
     all.incidents = vec![Concern { incident: incident("r1 is down", "site", 1_000), ill: Vec::new() }];
-    let many = MessageRow { site: String::new(), folded: 4, ..message(Kind::Notices) };
+    let many = MessageRow { site: String::new(), folded: 4, ..message(OutboxKind::Notices) };
     insta::assert_snapshot!(shown(&Letter::write(&many, &all, None, None, &place)));
 }
 
 #[test]
 fn one_service_of_many_hosts_is_named_in_the_subject() {
     let ssh = |to: &str| NoticeRow { service: Some("ssh".into()), to: to.into(), ..down() };
-    let subject = |notices| write(Kind::Notices, notices).subject;
+    let subject = |notices| write(OutboxKind::Notices, notices).subject;
     let on = |host: &str, to: &str| NoticeRow { host_name: host.into(), ..ssh(to) };
     let two = vec![on("cam-01", "critical"), on("cam-02", "critical")];
     assert_eq!(subject(two), "CRITICAL: ssh on cam-01, cam-02 at north");
@@ -314,7 +320,7 @@ fn names_that_a_subject_has_no_room_for_are_counted_and_the_worst_is_named_longe
         to: to.into(),
         ..down()
     };
-    let subject = |notices| write(Kind::Notices, notices).subject;
+    let subject = |notices| write(OutboxKind::Notices, notices).subject;
     let name = "x".repeat(40);
     let two = vec![host(1, "down"), host(2, "down"), host(3, "unknown"), host(4, "unknown")];
     assert_eq!(subject(two), format!("DOWN: {name}-1, {name}-2; UNKNOWN: 2 hosts at north"));
@@ -331,18 +337,18 @@ fn who_outlives_a_lost_site_is_named_among_the_good_news() {
     let mut all = contents(vec![up.clone(), up]);
     let words = "most of north stopped answering at once";
     all.incidents = vec![Concern { incident: incident(words, "site", 25), ill: vec![member("cam-09")] }];
-    insta::assert_snapshot!(shown(&Letter::write(&message(Kind::Notices), &all, None, None, &place)));
+    insta::assert_snapshot!(shown(&Letter::write(&message(OutboxKind::Notices), &all, None, None, &place)));
 }
 
 #[test]
 fn a_digest_says_what_is_still_so() {
     let disk = NoticeRow { service: Some("disk".into()), to: "warning".into(), ..down() };
-    insta::assert_snapshot!(shown(&write(Kind::Digest, vec![down(), disk])));
+    insta::assert_snapshot!(shown(&write(OutboxKind::Digest, vec![down(), disk])));
 }
 
 #[test]
 fn a_test_says_that_it_is_one() {
-    insta::assert_snapshot!(shown(&write(Kind::Test, vec![])));
+    insta::assert_snapshot!(shown(&write(OutboxKind::Test, vec![])));
 }
 
 #[test]
@@ -382,7 +388,7 @@ proptest! {
 fn the_gateway_is_no_host_among_others() {
     let gateway = NoticeRow { host: GATEWAY, host_name: "gateway".into(), ..down() };
     let cam = NoticeRow { host_name: "cam-1".into(), ..down() };
-    let subject = |notices| write(Kind::Notices, notices).subject;
+    let subject = |notices| write(OutboxKind::Notices, notices).subject;
     assert_eq!(subject(vec![gateway.clone(), cam]), "DOWN: gateway, cam-1 at north");
     let long = |n: usize| NoticeRow { host_name: format!("{}-{n}", "y".repeat(60)), ..down() };
     assert_eq!(subject(vec![gateway, long(1), long(2), long(3)]), "DOWN: gateway, 3 hosts at north");

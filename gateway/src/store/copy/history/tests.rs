@@ -2,7 +2,7 @@ use std::fs;
 
 use fleetgate_engine::history::query::Tier;
 use fleetgate_engine::history::rollup::Bucket;
-use fleetgate_engine::history::{DAY, HOUR, Kind, Point, Second};
+use fleetgate_engine::history::{DAY, HOUR, Point, Second, SeriesKind};
 use fleetgate_keys::SealKey;
 use tempfile::TempDir;
 
@@ -22,7 +22,7 @@ const NEWER: u32 = 3;
 fn samples(series: u32, from: Second, to: Second) -> Sealable {
     let value = |at: Second| (at / HOUR % 23) as f64 + f64::from(series);
     let points = (from..to).step_by(900).map(|at| Point { at, value: Some(value(at)) }).collect();
-    Sealable { series, kind: Kind::Gauge, points }
+    Sealable { series, kind: SeriesKind::Gauge, points }
 }
 
 /// The folder of a stopped gateway that has blocks in the first three tables.
@@ -62,7 +62,7 @@ impl HistoryStep {
             }
         }
         if matches!(self, HistoryStep::Compact | HistoryStep::All) {
-            store.compact_step(SEALED, first, last, &|_| Kind::Gauge).await.unwrap();
+            store.compact_step(SEALED, first, last, &|_| SeriesKind::Gauge).await.unwrap();
         }
         if matches!(self, HistoryStep::Merge | HistoryStep::All) {
             store.merge_step(PERIOD, first, last).await.unwrap();

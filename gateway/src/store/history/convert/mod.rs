@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use fleetgate_engine::history::{DAY, Kind, Point, Second};
+use fleetgate_engine::history::{DAY, Point, Second, SeriesKind};
 use fleetgate_engine::id::HostId;
 use futures_util::TryStreamExt as _;
 use sqlx::{Connection as _, Result, SqliteConnection};
@@ -122,7 +122,7 @@ impl Store {
     async fn convert(&self, part: Part) -> Result<()> {
         let new = match part.points.last() {
             Some(last) => {
-                let (series, kind) = (self.adopt(&part.name, last.at).await?, Kind::of(&part.name.uom));
+                let (series, kind) = (self.adopt(&part.name, last.at).await?, SeriesKind::of(&part.name.uom));
                 series.map(|series| Sealable { series, kind, points: part.points })
             }
             None => None,

@@ -64,7 +64,7 @@ async fn assert_converted(store: &Store, wanted: &BTreeMap<(i64, String), Vec<Po
         for series in store.series(HostId::from_i64(host), None).await.unwrap() {
             let read = store.raw(series.id, 0, i64::MAX).await.unwrap();
             assert_eq!(read.damaged, 0);
-            let (kind, mut before, mut wanted) = (Kind::of(&series.uom), None, Vec::new());
+            let (kind, mut before, mut wanted) = (SeriesKind::of(&series.uom), None, Vec::new());
             for day in read.points.chunk_by(|a, b| a.at / DAY == b.at / DAY) {
                 wanted.extend(roll_up(day, before, kind, BUCKET));
                 before = day.last().copied();
@@ -140,9 +140,9 @@ async fn samples_since_the_upgrade_count_and_their_first_interval_too() {
     // The same second, and the following day.
     let new: Vec<Point> =
         [last, last + DAY].map(|at| Point { at, value: Some(5_000_000.0) }).into_iter().collect();
-    store.seal_step(&[Sealable { series, kind: Kind::Counter, points: new.clone() }]).await.unwrap();
+    store.seal_step(&[Sealable { series, kind: SeriesKind::Counter, points: new.clone() }]).await.unwrap();
     for day in [day_of(last), day_of(last) + 1] {
-        store.compact_step(day, 0, 9, &|_| Kind::Counter).await.unwrap();
+        store.compact_step(day, 0, 9, &|_| SeriesKind::Counter).await.unwrap();
     }
     while store.convert_step().await.unwrap() != Conversion::Done {}
     let of_series = wanted.get_mut(&(7, "rx".to_owned())).unwrap();
@@ -196,7 +196,7 @@ async fn a_damaged_older_history_is_set_aside_and_the_gateway_goes_on() {
     }
     assert!(!old.exists() && store.history.was_set_aside());
     let point = Point { at: START, value: Some(1.0) };
-    store.seal_step(&[Sealable { series: 1, kind: Kind::Gauge, points: vec![point] }]).await.unwrap();
+    store.seal_step(&[Sealable { series: 1, kind: SeriesKind::Gauge, points: vec![point] }]).await.unwrap();
     assert_eq!(store.raw(1, START, START + 1).await.unwrap().points, [point]);
 }
 

@@ -9,7 +9,7 @@ mod unit_change;
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
-use fleetgate_engine::history::{DAY, HOUR, Kind, Point, Second};
+use fleetgate_engine::history::{DAY, HOUR, Point, Second, SeriesKind};
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::messages::Sample;
 use fleetgate_engine::time::Wall;
@@ -88,8 +88,8 @@ impl SeriesCache {
     }
 
     /// What the values of a series are.
-    pub fn kind(&self, series: u32) -> Kind {
-        if self.counters.contains(&series) { Kind::Counter } else { Kind::Gauge }
+    pub fn kind(&self, series: u32) -> SeriesKind {
+        if self.counters.contains(&series) { SeriesKind::Counter } else { SeriesKind::Gauge }
     }
 
     fn find(&self, name: Name<'_>) -> Option<u32> {
@@ -121,9 +121,9 @@ impl SeriesCache {
     }
 
     fn note_kind(&mut self, name: Name<'_>, series: u32) {
-        match Kind::of(name.uom) {
-            Kind::Counter => _ = self.counters.insert(series),
-            Kind::Gauge => _ = self.counters.remove(&series),
+        match SeriesKind::of(name.uom) {
+            SeriesKind::Counter => _ = self.counters.insert(series),
+            SeriesKind::Gauge => _ = self.counters.remove(&series),
         }
     }
 

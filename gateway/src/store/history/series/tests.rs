@@ -79,9 +79,9 @@ async fn a_start_knows_the_series_and_their_kinds() {
     let numbered = put(&store, &mut SeriesCache::default(), &samples, 0).await;
     let mut cache = SeriesCache::default();
     load(&mut store.reader().await.unwrap(), &mut cache).await.unwrap();
-    assert_eq!((cache.count, cache.kind(1), cache.kind(2)), (2, Kind::Counter, Kind::Gauge));
+    assert_eq!((cache.count, cache.kind(1), cache.kind(2)), (2, SeriesKind::Counter, SeriesKind::Gauge));
     cache.clear();
-    assert_eq!(cache.kind(1), Kind::Counter, "a failed transaction changes no stored series");
+    assert_eq!(cache.kind(1), SeriesKind::Counter, "a failed transaction changes no stored series");
     assert_eq!(put(&store, &mut cache, &samples, 0).await, numbered);
 }
 
@@ -94,7 +94,7 @@ async fn a_series_of_a_transaction_that_failed_does_not_exist() {
     tx.rollback().await.unwrap();
     cache.clear();
     let numbered = put(&store, &mut cache, &[sample(START, vec![plain("rtt", "s")])], 0).await;
-    assert_eq!((numbered.samples[0].0, cache.kind(1)), (1, Kind::Gauge), "the number had another kind");
+    assert_eq!((numbered.samples[0].0, cache.kind(1)), (1, SeriesKind::Gauge), "the number had another kind");
 }
 
 #[tokio::test]

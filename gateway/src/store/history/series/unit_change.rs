@@ -65,7 +65,7 @@ async fn relabel(conn: &mut SqliteConnection, id: i64, label: &str) -> sqlx::Res
 
 #[cfg(test)]
 mod tests {
-    use fleetgate_engine::history::{DAY, Kind};
+    use fleetgate_engine::history::{DAY, SeriesKind};
 
     use super::super::tests::{HOST, START, plain, put, sample};
     use super::super::{Series, SeriesCache};
@@ -89,7 +89,7 @@ mod tests {
             let found: Vec<_> = all.iter().map(|s| (s.label.as_str(), s.uom.as_str(), s.id)).collect();
             assert_eq!(found[0], ("time", uom, number), "{at}");
             assert_eq!(found.get(1).copied(), former, "{at}");
-            assert_eq!(cache.kind(number), Kind::of(uom), "{at}");
+            assert_eq!(cache.kind(number), SeriesKind::of(uom), "{at}");
             let of = store.series_of(&[HOST], "ping", "time").await.unwrap();
             assert_eq!(
                 of.iter().map(|s| s.id).collect::<Vec<_>>(),

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fleetgate_engine::history::block::{self, encode_buckets, encode_raw};
 use fleetgate_engine::history::rollup::{self, Bucket};
-use fleetgate_engine::history::{BUCKET, DAY, HOUR, Kind, Point, Second, merged, ordered};
+use fleetgate_engine::history::{BUCKET, DAY, HOUR, Point, Second, SeriesKind, merged, ordered};
 use sqlx::sqlite::SqliteConnection;
 
 use super::super::Store;
@@ -25,13 +25,13 @@ const BEFORE: u32 = 3;
 #[derive(Clone, Debug)]
 pub struct Sealable {
     pub series: u32,
-    pub kind: Kind,
+    pub kind: SeriesKind,
     /// In any order. Of equal seconds the last counts.
     pub points: Vec<Point>,
 }
 
 /// What the values of a series are.
-type KindOf<'a> = &'a (dyn Fn(u32) -> Kind + Sync);
+type KindOf<'a> = &'a (dyn Fn(u32) -> SeriesKind + Sync);
 
 impl Store {
     /// Seals samples in blocks of an hour.
@@ -147,7 +147,7 @@ impl Store {
 }
 
 async fn sealed(conn: &mut SqliteConnection, part: &[Sealable]) -> sqlx::Result<()> {
-    let mut new: BTreeMap<i64, (Kind, Vec<Point>)> = BTreeMap::new();
+    let mut new: BTreeMap<i64, (SeriesKind, Vec<Point>)> = BTreeMap::new();
     for Sealable { series, kind, points } in part {
         for point in ordered(points.clone()) {
             // No number is given to a sample of another time.
@@ -158,7 +158,7 @@ async fn sealed(conn: &mut SqliteConnection, part: &[Sealable]) -> sqlx::Result<
     }
     let keys: Vec<i64> = new.keys().copied().collect();
     let mut there = by_key(samples(conn, Table::RawHours, &keys).await?);
-    let block = |(key, (kind, points)): (i64, (Kind, Vec<Point>))| {
+    let block = |(key, (kind, points)): (i64, (SeriesKind, Vec<Point>))| {
         let points = merged(&there.remove(&key).unwrap_or_default(), &points);
         (key, encode_raw(key, blocks::start(key), &points, kind))
     };
@@ -331,7 +331,7 @@ async fn last_before(conn: &mut SqliteConnection, begin: u32, series: &[u32]) ->
 }
 
 /// The blocks of both halves of a day, without an empty one.
-fn blocks_of_halves(begin: u32, series: u32, points: &[Point], kind: Kind) -> Vec<Block> {
+fn blocks_of_halves(begin: u32, series: u32, points: &[Point], kind: SeriesKind) -> Vec<Block> {
     let noon = points.partition_point(|point| point.at < Second::from(begin + HALF) * HOUR);
     let (morning, rest) = points.split_at(noon);
     let block = |(hour, points): (u32, &[Point])| {

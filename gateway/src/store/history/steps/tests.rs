@@ -17,8 +17,8 @@ fn point(at: Second, value: f64) -> Point {
 }
 
 /// Odd series are counters.
-fn kind(series: u32) -> Kind {
-    if series % 2 == 1 { Kind::Counter } else { Kind::Gauge }
+fn kind(series: u32) -> SeriesKind {
+    if series % 2 == 1 { SeriesKind::Counter } else { SeriesKind::Gauge }
 }
 
 fn sealable(series: u32, points: Vec<Point>) -> Sealable {
@@ -64,7 +64,7 @@ async fn content(store: &Store) -> Vec<Vec<Block>> {
 }
 
 /// The buckets of 5 minutes of samples, computed from all of them at once.
-fn rolled(points: &[Point], kind: Kind) -> Vec<Bucket> {
+fn rolled(points: &[Point], kind: SeriesKind) -> Vec<Bucket> {
     let (mut all, mut before) = (Vec::new(), None);
     for day in points.chunk_by(|a, b| a.at / DAY == b.at / DAY) {
         all.extend(roll_up(day, before, kind, BUCKET));
@@ -86,7 +86,7 @@ async fn samples_move_through_the_tables_and_read_the_same_everywhere() {
     assert_eq!(compact(&store, DAY_0 + 1).await, [(2, points[1_999].at)]);
     assert_eq!((rows(&store).await, store.uncompacted(0).await.unwrap()), ([0, 3, 2, 0, 0, 0], None));
     assert_eq!(raw(&store, 2).await, points);
-    let buckets = rolled(&points, Kind::Gauge);
+    let buckets = rolled(&points, SeriesKind::Gauge);
     let (hours, days) = (merge(&buckets, BUCKET, HOUR), merge(&buckets, BUCKET, DAY));
     for (period, tables) in [(PERIOD + 1, [0, 3, 2, 0, 0, 0]), (PERIOD, [0, 3, 0, 1, 1, 1])] {
         store.merge_step(period, 0, 99).await.unwrap();
@@ -164,7 +164,7 @@ async fn the_first_interval_of_a_day_begins_in_the_day_before() {
     }
     assert_eq!(
         tier(&store, 3, Tier::FiveMinutes).await,
-        rolled(&merged(&earlier, &later), Kind::Counter),
+        rolled(&merged(&earlier, &later), SeriesKind::Counter),
         "also of a past that is written backwards"
     );
 }
@@ -301,7 +301,7 @@ async fn late_samples_of_a_merged_day_change_its_buckets_alone() {
     seal(&store, 2, &late).await;
     compact(&store, DAY_0 + 2).await;
     let all = merged(&points, &late);
-    let buckets = rolled(&all, Kind::Gauge);
+    let buckets = rolled(&all, SeriesKind::Gauge);
     for _ in 0..2 {
         assert_eq!(tier(&store, 2, Tier::FiveMinutes).await, buckets);
         assert_eq!(tier(&store, 2, Tier::Hours).await, merge(&buckets, BUCKET, HOUR));
@@ -330,7 +330,7 @@ async fn a_damaged_block_costs_itself() {
     for series in [2, 4] {
         store.put_days(&sealable(series, points.clone())).await.unwrap();
     }
-    let buckets = rolled(&points, Kind::Gauge);
+    let buckets = rolled(&points, SeriesKind::Gauge);
     harm(&store, Table::Raw, Table::Raw.key(u32::try_from(START / HOUR).unwrap(), 2)).await;
     for _ in 0..2 {
         let read = store.raw(2, 0, i64::MAX).await.unwrap();
@@ -356,7 +356,7 @@ async fn stored_buckets_survive_the_samples_they_were_made_of() {
     harm(&store, Table::Raw, Table::Raw.key(u32::try_from(START / HOUR).unwrap(), 2)).await;
     seal(&store, 2, &[point(START + DAY - 1, 5.0)]).await;
     compact(&store, DAY_0).await;
-    let wanted = rolled(&merged(&points, &[point(START + DAY - 1, 5.0)]), Kind::Gauge);
+    let wanted = rolled(&merged(&points, &[point(START + DAY - 1, 5.0)]), SeriesKind::Gauge);
     let found = tier(&store, 2, Tier::FiveMinutes).await;
     assert_eq!(found.len(), wanted.len());
     assert_eq!(found[..144], wanted[..144]);
@@ -413,11 +413,11 @@ async fn every_step_goes_on_past_damaged_blocks() {
     harm(&store, Table::Daily, Table::Daily.key(hour, 2)).await;
     store.put_days(&sealable(2, left.clone())).await.unwrap();
     store.merge_step(PERIOD, 0, 99).await.unwrap();
-    let buckets = rolled(&left, Kind::Gauge);
+    let buckets = rolled(&left, SeriesKind::Gauge);
     assert_eq!(tier(&store, 2, Tier::Days).await, merge(&buckets, BUCKET, DAY));
     assert_eq!(tier(&store, 2, Tier::FiveMinutes).await, buckets);
     assert_eq!(damaged(&store).await, 4);
-    assert_eq!(tier(&store, 4, Tier::Hours).await, merge(&rolled(&points, Kind::Gauge), BUCKET, HOUR));
+    assert_eq!(tier(&store, 4, Tier::Hours).await, merge(&rolled(&points, SeriesKind::Gauge), BUCKET, HOUR));
 }
 
 #[tokio::test]
@@ -475,7 +475,7 @@ async fn a_sample_takes_less_than_two_bytes_of_the_file() {
             let at = |n: i64| START + n * 60 + i64::from(series) + n / 900 % 2;
             let points =
                 (day * 1_440..(day + 1) * 1_440).map(|n| point(at(n), measured(series, n, &mut dice)));
-            let kind = if series / 2 % 6 == 5 { Kind::Counter } else { Kind::Gauge };
+            let kind = if series / 2 % 6 == 5 { SeriesKind::Counter } else { SeriesKind::Gauge };
             Sealable { series, kind, points: points.collect() }
         };
         let part: Vec<Sealable> = (0..SERIES).map(of_day).collect();

@@ -17,7 +17,7 @@ use sqlx::{FromRow, Row as _};
 use super::damaged;
 use super::handovers::{blocks, blocks_column};
 use super::shipments::is_away;
-use crate::ids::Kind;
+use crate::ids::IdKind;
 use crate::store::access::{id, maybe_wall, wall};
 use crate::store::events::{self, NewEvent, Object, SYSTEM};
 
@@ -364,7 +364,7 @@ pub async fn without_account(
                order by from_at, id limit $3";
     let query = sqlx::query_scalar(sql).bind(device.as_i64()).bind(now.as_millis()).bind(MOST_NAMED);
     let rentals: Vec<i64> = query.fetch_all(conn).await?;
-    let rentals: Vec<String> = rentals.into_iter().map(|id| Kind::Rental.text(Id::from_i64(id))).collect();
+    let rentals: Vec<String> = rentals.into_iter().map(|id| IdKind::Rental.text(Id::from_i64(id))).collect();
     Ok(if rentals.is_empty() { None } else { Some(json!({ "rentals": rentals })) })
 }
 

@@ -126,11 +126,11 @@ async fn what_becomes_of_a_device_that_is_away_is_announced_and_names_the_next_r
     ];
     assert_eq!(kinds, all);
     let of = |kind: &str| rows.iter().find(|row| row.kind == kind).expect("it is announced");
-    let name = crate::ids::Kind::Rental.text(next.id);
+    let name = crate::ids::IdKind::Rental.text(next.id);
     assert!(of("rental.overdue").data.contains(&format!(r#""next_rental":"{name}""#)));
     let warning = of("rental.device_overdue");
     assert_eq!((warning.rental, warning.at, warning.version), (next.id, at(1_250), next.version));
-    let name = crate::ids::Kind::Rental.text(first.id);
+    let name = crate::ids::IdKind::Rental.text(first.id);
     assert!(warning.data.contains(&format!(r#""previous_rental":"{name}""#)), "{}", warning.data);
     assert!(of("rental.failed").data.contains(r#""reason":"failed""#));
     assert!(!of("rental.returning").data.contains("next_rental"));
