@@ -36,17 +36,17 @@ impl Default for Refusals {
 
 impl Refusals {
     /// Decides whether one more attempt of this principal should be written.
-    fn admit(&self, by: &str, now: Mono) -> Verdict {
+    fn admit(&self, by: &str, now: Mono) -> AuditDecision {
         match self.buckets.take(&by.to_owned(), now) {
-            Ok(()) => Verdict::Write,
-            Err(_) if self.unwritten.fetch_add(1, Ordering::Relaxed) == 0 => Verdict::FirstUnwritten,
-            Err(_) => Verdict::Count,
+            Ok(()) => AuditDecision::Write,
+            Err(_) if self.unwritten.fetch_add(1, Ordering::Relaxed) == 0 => AuditDecision::FirstUnwritten,
+            Err(_) => AuditDecision::Count,
         }
     }
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Verdict {
+enum AuditDecision {
     Write,
     /// The attempt is counted, and a summary must follow.
     FirstUnwritten,
@@ -55,8 +55,8 @@ enum Verdict {
 
 /// Whether this attempt should be written. If not, it is counted, and a summary follows.
 pub fn is_written(app: &AppState, by: &str, now: Mono) -> bool {
-    let verdict = app.rate_limits().refusals.admit(by, now);
-    if verdict == Verdict::FirstUnwritten {
+    let decision = app.rate_limits().refusals.admit(by, now);
+    if decision == AuditDecision::FirstUnwritten {
         let app = app.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -67,7 +67,7 @@ pub fn is_written(app: &AppState, by: &str, now: Mono) -> bool {
             told.unwrap_or_else(|error| tracing::warn!("refused enrolments: {error}"));
         });
     }
-    verdict == Verdict::Write
+    decision == AuditDecision::Write
 }
 
 async fn summarize(app: &AppState) -> Result<(), Problem> {
@@ -103,9 +103,9 @@ mod tests {
     fn a_quiet_time_makes_room_again() {
         let refusals = Refusals::default();
         let first = Mono::from_secs(100_000);
-        let written = (0..100).filter(|_| refusals.admit(ANONYMOUS, first) == Verdict::Write).count();
+        let written = (0..100).filter(|_| refusals.admit(ANONYMOUS, first) == AuditDecision::Write).count();
         assert_eq!((written, refusals.unwritten.load(Ordering::Relaxed)), (60, 40));
-        assert_eq!(refusals.admit("token:t_1", first), Verdict::Write, "a token has its own bucket");
-        assert_eq!(refusals.admit(ANONYMOUS, first + WRITTEN.refill), Verdict::Write);
+        assert_eq!(refusals.admit("token:t_1", first), AuditDecision::Write, "a token has its own bucket");
+        assert_eq!(refusals.admit(ANONYMOUS, first + WRITTEN.refill), AuditDecision::Write);
     }
 }

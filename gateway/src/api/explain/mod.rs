@@ -107,8 +107,8 @@ pub(super) async fn reach_of_renter(
     let found = app.handle.explain(asked).await?;
     let renting = Renting { renter: Some(renter), rental: Some(rental), delays, at };
     let ports = if first.ports.is_empty() { Vec::new() } else { vec![port..=port] };
-    let verdict = renting.verdict(&found, &GrantAccess { protocol: first.protocol, ports });
-    Ok((matches!(found, PolicyDecision::Permitted(_)), verdict.why))
+    let decision = renting.decision(&found, &GrantAccess { protocol: first.protocol, ports });
+    Ok((matches!(found, PolicyDecision::Permitted(_)), decision.why))
 }
 
 /// Returns what decides besides grants, if a renter or a rental takes part.

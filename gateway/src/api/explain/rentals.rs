@@ -25,7 +25,7 @@ pub struct Renting<'a> {
 
 /// The rental that decides, in place of a grant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct RentalDecision {
     pub result: &'static str,
     /// The permission, or the missing condition.
     pub why: String,
@@ -35,7 +35,7 @@ pub struct Verdict {
 
 impl Renting<'_> {
     /// Says what the answer of the filter means.
-    pub fn verdict(&self, found: &PolicyDecision, wanted: &GrantAccess) -> Verdict {
+    pub fn decision(&self, found: &PolicyDecision, wanted: &GrantAccess) -> RentalDecision {
         match (self.renter, self.rental) {
             (Some(renter), Some(rental)) => self.of_rental((found, wanted), renter, rental),
             (Some(_), None) => {
@@ -53,9 +53,9 @@ impl Renting<'_> {
         (found, wanted): (&PolicyDecision, &GrantAccess),
         renter: (PeerId, CustomerId),
         rental: &Rental,
-    ) -> Verdict {
+    ) -> RentalDecision {
         let at = |at: Option<Wall>| at.map(ids::time).unwrap_or_default();
-        let decided = |why: String, of: &GrantWindow| Verdict {
+        let decided = |why: String, of: &GrantWindow| RentalDecision {
             result: words::name(found),
             why,
             window: of.from.zip(of.until),
@@ -74,7 +74,7 @@ impl Renting<'_> {
                 let why = "the rental waits, because the gateway's clock was set minutes ago";
                 decided(why.to_owned(), of)
             }
-            PolicyDecision::UnknownSource if rental.admits(renter.0, renter.1) => Verdict {
+            PolicyDecision::UnknownSource if rental.admits(renter.0, renter.1) => RentalDecision {
                 result: words::name(found),
                 why: "this renter does not connect: it has no key, or was removed".to_owned(),
                 window: None,
@@ -92,7 +92,7 @@ impl Renting<'_> {
         wanted: &GrantAccess,
         (renter, customer): (PeerId, CustomerId),
         rental: &Rental,
-    ) -> Verdict {
+    ) -> RentalDecision {
         if !rental.admits(renter, customer) {
             let of = IdKind::Customer.text(rental.customer);
             return no_grant(format!("the rental of the customer {of} does not admit this renter"));
@@ -110,22 +110,26 @@ impl Renting<'_> {
         let window = Some((from, until));
         match () {
             // One that was ended is over at all times, whatever the clock showed then.
-            () if self.at >= until || rental.life.ending.is_some() => {
-                Verdict { result: "over", why: format!("the rental ended at {}", ids::time(until)), window }
-            }
-            () if self.at < from => Verdict {
+            () if self.at >= until || rental.life.ending.is_some() => RentalDecision {
+                result: "over",
+                why: format!("the rental ended at {}", ids::time(until)),
+                window,
+            },
+            () if self.at < from => RentalDecision {
                 result: "not_yet",
                 why: format!("the rental begins at {}", ids::time(from)),
                 window,
             },
-            () if rental.is_cut() => Verdict { result: "no_grant", why: used(rental), window },
-            () => Verdict { result: "unknown_target", why: unreachable(rental).to_owned(), window: None },
+            () if rental.is_cut() => RentalDecision { result: "no_grant", why: used(rental), window },
+            () => {
+                RentalDecision { result: "unknown_target", why: unreachable(rental).to_owned(), window: None }
+            }
         }
     }
 }
 
-fn no_grant(why: String) -> Verdict {
-    Verdict { result: "no_grant", why, window: None }
+fn no_grant(why: String) -> RentalDecision {
+    RentalDecision { result: "no_grant", why, window: None }
 }
 
 fn used(rental: &Rental) -> String {

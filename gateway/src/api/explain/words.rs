@@ -3,7 +3,7 @@
 use fleetgate_engine::messages::{Explanation as PolicyDecision, GrantAccess, GrantProtocol, GrantWindow};
 use fleetgate_engine::time::Wall;
 
-use super::rentals::{Renting, Verdict};
+use super::rentals::{RentalDecision, Renting};
 use super::types::Explanation;
 use crate::api::request::ids::{self, IdKind};
 use crate::store::grants::protocol_name;
@@ -156,11 +156,11 @@ pub fn to_api(found: &PolicyDecision, words: &Words<'_>, at: Wall) -> Explanatio
 fn of_rental(renting: &Renting<'_>, found: &PolicyDecision, words: &Words<'_>, at: Wall) -> Explanation {
     let Words { from, wanted, no_source, .. } = words;
     let (to, what) = (wanted.host, wanted.what());
-    let Verdict { result, why, window } = match (found, no_source) {
+    let RentalDecision { result, why, window } = match (found, no_source) {
         (PolicyDecision::UnknownSource, Some(why)) => {
-            Verdict { result: name(found), why: (*why).to_owned(), window: None }
+            RentalDecision { result: name(found), why: (*why).to_owned(), window: None }
         }
-        _ => renting.verdict(found, &wanted.access()),
+        _ => renting.decision(found, &wanted.access()),
     };
     let permitted = matches!(found, PolicyDecision::Permitted(_));
     let text = match permitted {

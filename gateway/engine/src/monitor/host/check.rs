@@ -15,7 +15,7 @@ use crate::time::Mono;
 
 use crate::monitor::context::{Ctx, ProbeOwner, cause, measured_at};
 use crate::monitor::host::Host;
-use crate::monitor::host::alive::{Alive, AliveCheck, Asked, EVIDENCE, Next, Rules, Verdict};
+use crate::monitor::host::alive::{Alive, AliveCheck, AliveOutcome, Asked, EVIDENCE, Next, Rules};
 use crate::monitor::host::freshness::NOTHING_CAME;
 use crate::monitor::host::last_result::HostResult;
 use crate::monitor::notification::records::host_scene;
@@ -99,7 +99,7 @@ impl Host {
                 }
             }
             Next::Wait => {}
-            Next::Done(verdict) => self.finish(verdict, ctx),
+            Next::Done(outcome) => self.finish(outcome, ctx),
         }
     }
 
@@ -172,7 +172,7 @@ impl Host {
         let look = self.check.running_mut().and_then(|check| check.look_once_more(now));
         match look {
             Some(next) => self.step(next, ctx),
-            None => self.finish(Verdict::Dead { text: found.into_text() }, ctx),
+            None => self.finish(AliveOutcome::Dead { text: found.into_text() }, ctx),
         }
     }
 
@@ -183,13 +183,13 @@ impl Host {
         counts && self.track.hard != HostStatus::Down && ctx.asks_witnesses()
     }
 
-    fn finish(&mut self, verdict: Verdict, ctx: &mut Ctx<'_>) {
+    fn finish(&mut self, outcome: AliveOutcome, ctx: &mut Ctx<'_>) {
         self.cancel_probes(ctx);
-        let verdict = match verdict {
-            Verdict::Dead { text } if self.waits_for_witnesses(ctx) => {
+        let outcome = match outcome {
+            AliveOutcome::Dead { text } if self.waits_for_witnesses(ctx) => {
                 return self.leave_undecided(text, ctx.now.mono);
             }
-            verdict => verdict,
+            outcome => outcome,
         };
         let mut begun = ctx.now.mono;
         if let Some(check) = self.check.finish() {
@@ -199,22 +199,22 @@ impl Host {
                 self.tunnel_came(ctx.now.mono);
             }
         }
-        match verdict {
-            Verdict::Alive(alive) => self.answered(alive, begun, ctx),
-            Verdict::Dead { .. } | Verdict::Unclear if self.is_passive_only() => {
+        match outcome {
+            AliveOutcome::Alive(alive) => self.answered(alive, begun, ctx),
+            AliveOutcome::Dead { .. } | AliveOutcome::Unclear if self.is_passive_only() => {
                 self.check.plan(ctx.slot(self.spec.id, &self.pace()));
             }
-            Verdict::Dead { .. } if self.never_came() => self.await_first_handshake(ctx),
-            Verdict::Dead { .. } if self.is_our_silence(ctx) => self.excused(ctx),
-            Verdict::Dead { text } if self.may_sleep(ctx.now.mono) => self.fall_asleep(text, ctx),
-            Verdict::Dead { text } => {
+            AliveOutcome::Dead { .. } if self.never_came() => self.await_first_handshake(ctx),
+            AliveOutcome::Dead { .. } if self.is_our_silence(ctx) => self.excused(ctx),
+            AliveOutcome::Dead { text } if self.may_sleep(ctx.now.mono) => self.fall_asleep(text, ctx),
+            AliveOutcome::Dead { text } => {
                 let missed = self.one_way.missed(self.proofs.good_at());
                 self.one_way.clear();
                 self.proofs.note_unanswered(self.check.began());
                 let result = PluginResult::critical(text);
                 self.found_dead(HostResult { source: "none", result, at: ctx.now.wall, begun, missed }, ctx);
             }
-            Verdict::Unclear => self.inconclusive(ctx),
+            AliveOutcome::Unclear => self.inconclusive(ctx),
         }
         if self.check.is_requested() {
             // A check was requested while this one was in progress.

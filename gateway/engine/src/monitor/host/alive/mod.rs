@@ -78,7 +78,7 @@ pub struct AliveCheck {
     /// The inner address that replied.
     pub answered: Option<IpAddr>,
     /// The reply from the public address, kept while a reply may still come through the tunnel.
-    direct_proof: Option<Verdict>,
+    direct_proof: Option<AliveOutcome>,
     failures: BTreeMap<Asked, String>,
 }
 
@@ -98,11 +98,11 @@ pub enum Next {
     ProbeRequest(Vec<(Asked, Probe)>),
     /// Wait for replies, or until [`AliveCheck::wake_at`].
     Wait,
-    Done(Verdict),
+    Done(AliveOutcome),
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Verdict {
+pub enum AliveOutcome {
     Alive(Alive),
     Dead {
         text: String,
@@ -211,7 +211,7 @@ impl AliveCheck {
             return Next::Wait;
         }
         let next = self.take(asked, answer, now);
-        if matches!(next, Next::Done(Verdict::Alive(_))) {
+        if matches!(next, Next::Done(AliveOutcome::Alive(_))) {
             self.answered = self.rules.address(asked);
         }
         next
@@ -274,7 +274,7 @@ impl AliveCheck {
         }
     }
 
-    fn is_heard(&self, packet: Mono, now: Mono) -> Verdict {
+    fn is_heard(&self, packet: Mono, now: Mono) -> AliveOutcome {
         let reply = self.reply();
         let mut text = heard(packet, now);
         if reply == Reply::Missing {
@@ -283,7 +283,7 @@ impl AliveCheck {
             let what = if packet >= since { "its packets arrive, and ours get" } else { "since then" };
             text = format!("{text}; {what} no answer: {failures}");
         }
-        Verdict::Alive(Alive { source: EVIDENCE, text, rtt: None, proof: packet, reply })
+        AliveOutcome::Alive(Alive { source: EVIDENCE, text, rtt: None, proof: packet, reply })
     }
 
     fn reply(&self) -> Reply {
@@ -405,7 +405,7 @@ impl AliveCheck {
         self.direct = DirectReply::Answered;
         let text = format!("answers: {way}");
         let proof = Alive { source: DIRECT, text, rtt, proof: now, reply: Reply::NotAsked };
-        self.direct_proof = Some(Verdict::Alive(proof));
+        self.direct_proof = Some(AliveOutcome::Alive(proof));
         self.go_on(now)
     }
 
@@ -469,13 +469,13 @@ impl AliveCheck {
     }
 
     fn end(&mut self, now: Mono) -> Next {
-        if let Some(Verdict::Alive(proof)) = self.direct_proof.take() {
+        if let Some(AliveOutcome::Alive(proof)) = self.direct_proof.take() {
             let text = self.beside(proof.text);
-            return Next::Done(Verdict::Alive(Alive { text, ..proof }));
+            return Next::Done(AliveOutcome::Alive(Alive { text, ..proof }));
         }
         let limit = self.rules.newer_than.min(now - self.rules.rhythm.tries());
         if let Some(proof) = self.attempt.filter(|attempt| *attempt > limit) {
-            return Next::Done(Verdict::Alive(self.is_refused(proof, now)));
+            return Next::Done(AliveOutcome::Alive(self.is_refused(proof, now)));
         }
         let mut found: Vec<String> =
             self.packet.map(|packet| format!("last {}", heard(packet, now))).into_iter().collect();
@@ -484,9 +484,9 @@ impl AliveCheck {
         }
         found.extend(self.tried());
         if self.unclear || found.is_empty() {
-            return Next::Done(Verdict::Unclear);
+            return Next::Done(AliveOutcome::Unclear);
         }
-        Next::Done(Verdict::Dead { text: format!("no answer: {}", found.join("; ")) })
+        Next::Done(AliveOutcome::Dead { text: format!("no answer: {}", found.join("; ")) })
     }
 
     /// Returns the result for a host whose handshakes arrive but lead to no session: the host is
@@ -523,7 +523,7 @@ fn heard(packet: Mono, now: Mono) -> String {
 }
 
 fn alive(source: &'static str, text: String, rtt: Option<Duration>, proof: Mono) -> Next {
-    Next::Done(Verdict::Alive(Alive { source, text, rtt, proof, reply: Reply::Given }))
+    Next::Done(AliveOutcome::Alive(Alive { source, text, rtt, proof, reply: Reply::Given }))
 }
 
 /// Formats a duration for people: `12.3 ms`.

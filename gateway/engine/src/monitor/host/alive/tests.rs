@@ -84,9 +84,9 @@ impl Run {
 
     fn end(&self) -> &'static str {
         match &self.next {
-            Next::Done(Verdict::Alive(alive)) => alive.source,
-            Next::Done(Verdict::Dead { .. }) => "dead",
-            Next::Done(Verdict::Unclear) => "unclear",
+            Next::Done(AliveOutcome::Alive(alive)) => alive.source,
+            Next::Done(AliveOutcome::Dead { .. }) => "dead",
+            Next::Done(AliveOutcome::Unclear) => "unclear",
             Next::ProbeRequest(_) | Next::Wait => "open",
         }
     }
@@ -97,7 +97,7 @@ impl Run {
 
     fn alive(self) -> Alive {
         match self.next {
-            Next::Done(Verdict::Alive(alive)) => alive,
+            Next::Done(AliveOutcome::Alive(alive)) => alive,
             next => panic!("{next:?}"),
         }
     }
