@@ -126,7 +126,7 @@ struct Span {
 }
 
 /// The requested form of the data.
-enum Asked {
+enum SampleForm {
     Samples(i64),
     Buckets(i64),
 }
@@ -161,13 +161,15 @@ pub(super) fn text(at: Second) -> String {
 }
 
 impl Span {
-    fn asked(&self) -> Result<Asked, Problem> {
+    fn asked(&self) -> Result<SampleForm, Problem> {
         match (self.points, self.limit) {
             (Some(_), Some(_)) => {
                 Err(Problem::bad_request("bad_query", "points or limit is expected, not both"))
             }
-            (Some(points), None) => points_within(points, MAX_BUCKETS).map(Asked::Buckets),
-            (None, limit) => within("limit", limit.unwrap_or(DEFAULT_POINTS), MAX_POINTS).map(Asked::Samples),
+            (Some(points), None) => points_within(points, MAX_BUCKETS).map(SampleForm::Buckets),
+            (None, limit) => {
+                within("limit", limit.unwrap_or(DEFAULT_POINTS), MAX_POINTS).map(SampleForm::Samples)
+            }
         }
     }
 }
@@ -235,11 +237,11 @@ async fn samples(
     let _turn = READS.acquire().await.map_err(Problem::internal)?;
     let pieces = app.history.pieces(from, to).await?;
     let shown = match asked {
-        Asked::Samples(limit) => {
+        SampleForm::Samples(limit) => {
             let points = read_newest(app, series.id, &pieces, limit).await?;
             Samples { points: newest(&points, limit), ..Samples::default() }
         }
-        Asked::Buckets(most) => {
+        SampleForm::Buckets(most) => {
             let width = history::query::width(from, to, u32::try_from(most).unwrap_or(u32::MAX));
             let mut parts = Vec::new();
             for piece in &pieces {

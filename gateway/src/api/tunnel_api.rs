@@ -158,7 +158,7 @@ async fn sent_as_json(State(app): State<AppState>, sender: Sender, request: Requ
 /// Query parameters for programs that can send only a line of text.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Asked {
+struct TextResultQuery {
     exit_status: u32,
     host: Option<String>,
     timestamp: Option<f64>,
@@ -168,7 +168,7 @@ async fn sent_as_text(
     State(app): State<AppState>,
     sender: Sender,
     Path(service): Path<String>,
-    Query(asked): Query<Asked>,
+    Query(asked): Query<TextResultQuery>,
     request: Request,
 ) -> Answer {
     let key = idempotency::key_of(request.headers())?;

@@ -47,7 +47,7 @@ pub(crate) async fn back_up(to: &Connection, args: BackupArgs) -> anyhow::Result
     let history = !args.without_history;
     let made = async {
         if to.url.is_some() {
-            let asked = remote_backup::Asked { file: &args.file, keep: args.keep, history };
+            let asked = remote_backup::BackupRequest { file: &args.file, keep: args.keep, history };
             return remote_backup::fetch(&Client::new(to)?, &asked, &progress).await;
         }
         let order = Order { data: data_of(to)?, target: args.file.clone(), history, keep: args.keep };

@@ -24,14 +24,18 @@ pub(super) const REVIEW_WAITS: &str = "Operators and renters reach nothing until
 /// The time between looks at the progress.
 const LOOK: Duration = Duration::from_millis(500);
 
-pub(super) struct Asked<'a> {
+pub(super) struct BackupRequest<'a> {
     pub file: &'a Path,
     pub keep: Option<NonZeroUsize>,
     pub history: bool,
 }
 
 /// Creates a backup of the gateway in a local file.
-pub(super) async fn fetch(client: &Client, asked: &Asked<'_>, progress: &Shown) -> anyhow::Result<Made> {
+pub(super) async fn fetch(
+    client: &Client,
+    asked: &BackupRequest<'_>,
+    progress: &Shown,
+) -> anyhow::Result<Made> {
     let file = names::target(asked.file, clock::wall())?;
     let shop = Workshop::open(&file)?;
     let begun: Backup = client.post("/backups", &json!({ "history": asked.history })).await?;

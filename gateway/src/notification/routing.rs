@@ -12,7 +12,7 @@ use jiff::tz::TimeZone;
 
 use super::Settings;
 use crate::clock;
-use crate::notification::rule_trace::Asked;
+use crate::notification::rule_trace::EvaluatedRule;
 use crate::store::contacts::{self, BUILT_IN};
 use crate::store::outbox::Address;
 use crate::store::{SqliteConnection, settings};
@@ -34,15 +34,15 @@ pub(super) struct LoadedRouting {
     pub routing: Routing,
     pub reach: BTreeMap<ContactId, Reach>,
     /// The rules of the store, by name.
-    pub asked: Vec<Asked>,
+    pub asked: Vec<EvaluatedRule>,
 }
 
 impl LoadedRouting {
-    fn asked(&self, found: contacts::Rule) -> Asked {
+    fn asked(&self, found: contacts::Rule) -> EvaluatedRule {
         let to = self.reach.get(&found.contact).map(|reach| reach.name.clone()).unwrap_or_default();
         let of = self.routing.contacts.iter().find(|contact| contact.id == found.contact);
         let zone = of.map_or(TimeZone::UTC, |contact| contact.zone.clone());
-        Asked { name: found.name.clone(), to, zone, rule: rule(found) }
+        EvaluatedRule { name: found.name.clone(), to, zone, rule: rule(found) }
     }
 }
 

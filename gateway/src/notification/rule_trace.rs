@@ -9,7 +9,7 @@ const NAMED: usize = 20;
 
 /// A rule with its name.
 #[derive(Clone, Debug)]
-pub(in crate::notification) struct Asked {
+pub(in crate::notification) struct EvaluatedRule {
     pub rule: Rule,
     pub name: String,
     /// The name of its contact.
@@ -19,7 +19,7 @@ pub(in crate::notification) struct Asked {
 
 /// Returns `rule nights (to ops) notifies ..., next from 2026-03-10 20:00 CET; ...`.
 pub(in crate::notification) fn words<'a>(
-    asked: impl Iterator<Item = &'a Asked>,
+    asked: impl Iterator<Item = &'a EvaluatedRule>,
     notice: &Notice,
     now: Wall,
 ) -> String {
@@ -32,7 +32,7 @@ pub(in crate::notification) fn words<'a>(
     all.join("; ")
 }
 
-impl Asked {
+impl EvaluatedRule {
     fn words(&self, notice: &Notice, now: Wall) -> Option<String> {
         let why = match self.rule.refusal(notice, &self.zone, now)? {
             Refusal::Label { key, wanted } => lacks(notice, key, wanted),
@@ -74,7 +74,7 @@ mod tests {
 
     use super::*;
 
-    fn rule(name: &str, labels: &[(&str, &str)]) -> Asked {
+    fn rule(name: &str, labels: &[(&str, &str)]) -> EvaluatedRule {
         let labels: BTreeMap<_, _> = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let rule = Rule {
             id: Id::from_i64(1),
@@ -84,7 +84,7 @@ mod tests {
             period: None,
             delay: Duration::ZERO,
         };
-        Asked { rule, name: name.into(), to: "ops".into(), zone: TimeZone::UTC }
+        EvaluatedRule { rule, name: name.into(), to: "ops".into(), zone: TimeZone::UTC }
     }
 
     /// A notice of a camera in the north, on Thursday, 1 January 1970.
@@ -100,7 +100,7 @@ mod tests {
         }
     }
 
-    fn said(asked: &[Asked]) -> String {
+    fn said(asked: &[EvaluatedRule]) -> String {
         words(asked.iter(), &warning(), Wall::from_millis(0))
     }
 
@@ -113,8 +113,8 @@ mod tests {
             rule("nas", &[("kind", "nas")]),
             rule("north", &[("site", "north")]),
             rule("any", &[("site", "*")]),
-            Asked { rule: severe, ..rule("severe", &[]) },
-            Asked { rule: nights, ..rule("nights", &[]) },
+            EvaluatedRule { rule: severe, ..rule("severe", &[]) },
+            EvaluatedRule { rule: nights, ..rule("nights", &[]) },
             rule("all", &[]),
         ];
         let words = words(asked.iter(), &warning(), noon);

@@ -8,7 +8,8 @@ use fleetgate_engine::messages::{
 };
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::verdict::{
-    self, Asked, Behind, Clocks, Evidence, MAX_SKEW_MS, Others, ServiceFacts, SiteFacts, TunnelFacts, Verdict,
+    self, Behind, Clocks, Evidence, MAX_SKEW_MS, Others, RequestedResult, ServiceFacts, SiteFacts,
+    TunnelFacts, Verdict,
 };
 
 use crate::engine::live_state::LiveState;
@@ -164,7 +165,8 @@ fn answered(
     now: Wall,
 ) -> Option<Wall> {
     let own = host.last_check.filter(|_| matches!(host.source.as_str(), "echo" | "tcp" | "handshake"));
-    let asked = services.iter().filter(|(facts, _)| facts.through_tunnel && facts.asked != Asked::Nothing);
+    let asked =
+        services.iter().filter(|(facts, _)| facts.through_tunnel && facts.asked != RequestedResult::Nothing);
     let answers =
         asked.filter(|(facts, _)| facts.current && facts.status.is_some() && facts.cause.is_answer());
     answers.filter_map(|(_, at)| *at).chain(own).chain(handshake).filter(|at| *at <= now).max()
@@ -174,10 +176,10 @@ fn answered(
 fn facts(spec: &ServiceSpec, state: &ServiceState) -> Option<ServiceFacts> {
     let asked = match spec.check {
         Check::Tunnel => return None,
-        Check::Ping { .. } => Asked::Echo,
-        Check::Tcp { .. } | Check::Ssh => Asked::Presence,
-        Check::Sensor(_) | Check::Command { .. } => Asked::Value,
-        Check::Passive | Check::Heartbeat(_) | Check::Rental => Asked::Nothing,
+        Check::Ping { .. } => RequestedResult::Echo,
+        Check::Tcp { .. } | Check::Ssh => RequestedResult::Presence,
+        Check::Sensor(_) | Check::Command { .. } => RequestedResult::Value,
+        Check::Passive | Check::Heartbeat(_) | Check::Rental => RequestedResult::Nothing,
     };
     Some(ServiceFacts {
         name: state.name.clone(),
@@ -256,9 +258,13 @@ mod tests {
             (facts, Some(at(60)))
         };
         let proof = |service| answered(&host("evidence"), &[service], None, now);
-        assert_eq!(proof(service(Cause::Refused, Asked::Presence, true)), Some(at(60)));
-        assert_eq!(proof(service(Cause::NoAnswer, Asked::Presence, true)), None);
-        assert_eq!(proof(service(Cause::Answered, Asked::Presence, false)), None, "another way");
-        assert_eq!(proof(service(Cause::Answered, Asked::Nothing, true)), None, "it was sent unasked");
+        assert_eq!(proof(service(Cause::Refused, RequestedResult::Presence, true)), Some(at(60)));
+        assert_eq!(proof(service(Cause::NoAnswer, RequestedResult::Presence, true)), None);
+        assert_eq!(proof(service(Cause::Answered, RequestedResult::Presence, false)), None, "another way");
+        assert_eq!(
+            proof(service(Cause::Answered, RequestedResult::Nothing, true)),
+            None,
+            "it was sent unasked"
+        );
     }
 }

@@ -10,7 +10,7 @@ use crate::incident::Incidents;
 use crate::messages::{EventKind, MonitorOutput, Probe, ProbeId, ProbeRequest, Record, SENT, Timing};
 use crate::time::{Mono, Now, Wall};
 
-use crate::monitor::host::alive::Asked;
+use crate::monitor::host::alive::HostProbe;
 use crate::monitor::host::allowed_silence::AllowedSilence;
 use crate::monitor::schedule::{InFlight, Jitter, Slots};
 use crate::monitor::service::Next;
@@ -21,7 +21,7 @@ use crate::monitor::traffic_budget::Queue;
 /// The part of a host that sent a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeOwner {
-    Host(Asked),
+    Host(HostProbe),
     Service(usize),
     /// The SSH session, for all services in it.
     Ssh,

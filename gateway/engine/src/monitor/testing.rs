@@ -15,19 +15,19 @@ pub fn host(raw: i64) -> HostSpec {
 }
 
 /// A monitor of one host; each probe gets its reply at once.
-pub struct Asked {
+pub struct TestMonitor {
     monitor: Monitor,
     pub now: Now,
     pub probes: Vec<Probe>,
     pub records: Vec<Record>,
 }
 
-impl Asked {
-    pub fn of(spec: HostSpec) -> Asked {
+impl TestMonitor {
+    pub fn of(spec: HostSpec) -> TestMonitor {
         let now = Now { mono: Mono::from_secs(10_000), wall: Wall::from_millis(10_000_000) };
         let mut monitor = Monitor::new(Config::default(), 1);
         monitor.handle(MonitorInput::Upsert(Box::new(spec)), now);
-        Asked { monitor, now, probes: Vec::new(), records: Vec::new() }
+        TestMonitor { monitor, now, probes: Vec::new(), records: Vec::new() }
     }
 
     pub fn run(&mut self, time: Duration, mut answer: impl FnMut(&Probe, Now) -> ProbeReply) {

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{
-    Asked, Behind, Carriage, EVERYWHERE, Evidence, Finding, Others, ServiceFacts, TOGETHER, TunnelFacts,
-    VerdictKind,
+    Behind, Carriage, EVERYWHERE, Evidence, Finding, Others, RequestedResult, ServiceFacts, TOGETHER,
+    TunnelFacts, VerdictKind,
 };
 use crate::messages::{ATTEMPTS, DirectReply, HostStatus, PathCheck, Refusal, is_of_others};
 use crate::time::Wall;
@@ -328,7 +328,7 @@ pub fn of_hung(service: &ServiceFacts, e: &Evidence) -> Vec<VerdictKind> {
 /// other reply since, the path is in doubt. Packets that only arrive may come from another device
 /// with the same key.
 fn unless_unproved(service: &ServiceFacts, e: &Evidence) -> Vec<VerdictKind> {
-    let tunnel = e.tunnel.as_ref().filter(|_| service.asked != Asked::Nothing);
+    let tunnel = e.tunnel.as_ref().filter(|_| service.asked != RequestedResult::Nothing);
     let doubtful = match tunnel {
         None => Vec::new(),
         Some(tunnel) if service.through_tunnel => unless_answered(tunnel, service, e),
@@ -343,7 +343,7 @@ fn unless_unproved(service: &ServiceFacts, e: &Evidence) -> Vec<VerdictKind> {
 /// Whether single lost packets explain the missing replies. If three packets in ten are lost each way, one check in
 /// eight gets none of its three echoes back, and so do the echoes after a stall. All checks of five minutes do not.
 fn packets_may_be_lost(service: &ServiceFacts, e: &Evidence) -> bool {
-    let needs_each = service.asked == Asked::Echo || service.path == PathCheck::Silent;
+    let needs_each = service.asked == RequestedResult::Echo || service.path == PathCheck::Silent;
     needs_each && e.now.since(service.since) < ALL_LOST
 }
 

@@ -129,7 +129,7 @@ pub struct Clocks {
 
 /// The kind of result that a service check requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum RequestedResult {
     /// Any reply: a port, a login.
     Presence,
     /// Replies to single packets, which no system sends again: echoes.
@@ -143,7 +143,7 @@ pub enum Asked {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServiceFacts {
     pub name: String,
-    pub asked: Asked,
+    pub asked: RequestedResult,
     /// The hard state; `None`: pending.
     pub status: Option<Status>,
     /// Not stale.

@@ -57,7 +57,7 @@ impl Target {
 
 /// Returns the host or the rental that a question is about. A name is that of a rental for the renters of its customer
 /// alone: other customers may use it too.
-pub async fn target(app: &AppState, text: &str, asker: &Asked) -> Result<Target, Problem> {
+pub async fn target(app: &AppState, text: &str, asker: &ResolvedSource) -> Result<Target, Problem> {
     let mut conn = app.store.reader().await?;
     let id = IdKind::Rental.parse(text).ok();
     let rental = match (id, text.parse(), asker.owner) {
@@ -81,7 +81,7 @@ pub async fn target(app: &AppState, text: &str, asker: &Asked) -> Result<Target,
 }
 
 /// Whom a question is about.
-pub struct Asked {
+pub struct ResolvedSource {
     /// In the order in which the filter is asked about them.
     pub sources: Vec<ExplainSource>,
     /// Why the filter knows none of them.
@@ -102,7 +102,7 @@ pub enum Owner {
     Renter(PeerId, CustomerId),
 }
 
-impl Asked {
+impl ResolvedSource {
     /// Returns the renter and its customer, if the question is about one.
     pub const fn renter(&self) -> Option<(PeerId, CustomerId)> {
         match self.owner {
@@ -114,7 +114,7 @@ impl Asked {
 
 /// A user without a peer is judged as somebody who is logged in. A name is that of a user first: users
 /// choose the names of their peers themselves, and none may stand for another user.
-pub async fn asked_about(app: &AppState, text: &str) -> Result<Asked, Problem> {
+pub async fn asked_about(app: &AppState, text: &str) -> Result<ResolvedSource, Problem> {
     let mut conn = app.store.reader().await?;
     match users::load(&mut conn, text).await {
         Ok(user) => return Ok(of_user(user)),
@@ -127,7 +127,13 @@ pub async fn asked_about(app: &AppState, text: &str) -> Result<Asked, Problem> {
             let no_source = user.and_then(|user| reaches_nothing(&user));
             let sources = sources_unless(&no_source, vec![ExplainSource::Peer(peer.id)]);
             let whom = format!("--peer {}", peer.name);
-            return Ok(Asked { sources, no_source, owner: Owner::User(peer.user), name: peer.name, whom });
+            return Ok(ResolvedSource {
+                sources,
+                no_source,
+                owner: Owner::User(peer.user),
+                name: peer.name,
+                whom,
+            });
         }
         Err(problem) if problem.status().is_server_error() => return Err(problem),
         Err(_) => {}
@@ -145,16 +151,16 @@ pub async fn asked_about(app: &AppState, text: &str) -> Result<Asked, Problem> {
     }
 }
 
-fn of_user(user: User) -> Asked {
+fn of_user(user: User) -> ResolvedSource {
     let login = ExplainSource::Login { user: Some(user.id), role: grant_role(user.role) };
     let no_source = reaches_nothing(&user);
     let sources = sources_unless(&no_source, vec![ExplainSource::User(user.id), login]);
     let whom = whom_of(&user.name);
-    Asked { sources, no_source, owner: Owner::User(user.id), name: user.name, whom }
+    ResolvedSource { sources, no_source, owner: Owner::User(user.id), name: user.name, whom }
 }
 
-fn of_renter(renter: &Renter) -> Asked {
-    Asked {
+fn of_renter(renter: &Renter) -> ResolvedSource {
+    ResolvedSource {
         sources: vec![ExplainSource::Peer(renter.id)],
         no_source: None,
         owner: Owner::Renter(renter.id, renter.customer),
@@ -167,10 +173,10 @@ fn of_renter(renter: &Renter) -> Asked {
 ///
 /// # Errors
 /// Fails when the database cannot be read.
-pub async fn unless_unconfirmed(app: &AppState, asked: Asked) -> Result<Asked, Problem> {
+pub async fn unless_unconfirmed(app: &AppState, asked: ResolvedSource) -> Result<ResolvedSource, Problem> {
     Ok(match app.unconfirmed_restore().await? {
         None => asked,
-        Some(at) => Asked { sources: Vec::new(), no_source: Some(restore_problem(at)), ..asked },
+        Some(at) => ResolvedSource { sources: Vec::new(), no_source: Some(restore_problem(at)), ..asked },
     })
 }
 

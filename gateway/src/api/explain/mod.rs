@@ -30,7 +30,7 @@ use super::types::names;
 use crate::store::events::Object;
 use crate::store::grants::protocol_name;
 use crate::store::rentals::Rental;
-use asked::{Asked, Target, asked_about, may_probe_as, protocol, target, unless_unconfirmed};
+use asked::{ResolvedSource, Target, asked_about, may_probe_as, protocol, target, unless_unconfirmed};
 use probed::{PROBE_TIMEOUT, probed};
 use rentals::Renting;
 use words::{Words, to_api};
@@ -112,7 +112,7 @@ pub(super) async fn reach_of_renter(
 }
 
 /// Returns what decides besides grants, if a renter or a rental takes part.
-fn renting<'a>(about: &Asked, target: &'a Target, delays: &'a str, at: Wall) -> Option<Renting<'a>> {
+fn renting<'a>(about: &ResolvedSource, target: &'a Target, delays: &'a str, at: Wall) -> Option<Renting<'a>> {
     let renter = about.renter();
     let rental = match target {
         Target::Rental(rental) => Some(&**rental),

@@ -59,7 +59,7 @@ pub(super) struct Visit {
 }
 
 /// One request of a connection, until it is dropped.
-pub(super) struct Asked {
+pub(super) struct RequestGuard {
     idle: Idle,
     state: Arc<State>,
 }
@@ -163,12 +163,12 @@ impl Visit {
     }
 
     /// Registers a request.
-    pub fn asked(&self) -> Asked {
+    pub fn asked(&self) -> RequestGuard {
         self.state.asked.store(true, Ordering::Relaxed);
         if self.state.under_way.fetch_add(1, Ordering::Relaxed) == 0 {
             self.idle.file(&self.state, |inner| &mut inner.busy);
         }
-        Asked { idle: self.idle.clone(), state: self.state.clone() }
+        RequestGuard { idle: self.idle.clone(), state: self.state.clone() }
     }
 
     /// Returns the mark that authentication sets once the caller has logged in.
@@ -177,7 +177,7 @@ impl Visit {
     }
 }
 
-impl Drop for Asked {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
         if self.state.under_way.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.idle.wait(&self.state);

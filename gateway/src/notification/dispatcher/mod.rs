@@ -23,7 +23,7 @@ use crate::notification::reason_text;
 use crate::notification::routing;
 use crate::notification::routing::{LoadedRouting, Reach};
 use crate::notification::rule_trace;
-use crate::notification::rule_trace::Asked;
+use crate::notification::rule_trace::EvaluatedRule;
 use crate::store::events::{self, NewEvent, SYSTEM};
 use crate::store::notices::HeldRow;
 use crate::store::outbox::{self, Channel, NewMessage, OutboxKind};
@@ -49,7 +49,7 @@ pub(in crate::notification) struct Dispatcher {
 struct RouterState {
     router: Router,
     reach: BTreeMap<ContactId, Reach>,
-    asked: Vec<Asked>,
+    asked: Vec<EvaluatedRule>,
     has_mail: bool,
 }
 

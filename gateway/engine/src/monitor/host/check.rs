@@ -15,7 +15,7 @@ use crate::time::Mono;
 
 use crate::monitor::context::{Ctx, ProbeOwner, cause, measured_at};
 use crate::monitor::host::Host;
-use crate::monitor::host::alive::{Alive, AliveCheck, AliveOutcome, Asked, EVIDENCE, Next, Rules};
+use crate::monitor::host::alive::{Alive, AliveCheck, AliveOutcome, EVIDENCE, HostProbe, Next, Rules};
 use crate::monitor::host::freshness::NOTHING_CAME;
 use crate::monitor::host::last_result::HostResult;
 use crate::monitor::notification::records::host_scene;
@@ -39,7 +39,7 @@ impl Host {
 
     pub(in crate::monitor) fn answer_check(
         &mut self,
-        (id, asked): (ProbeId, Asked),
+        (id, asked): (ProbeId, HostProbe),
         answer: ProbeReply,
         ctx: &mut Ctx<'_>,
     ) {
@@ -440,15 +440,14 @@ impl Host {
 mod tests {
     use super::*;
     use crate::messages::{EchoReply, Evidence, HostState, Probe, Record, Timing};
-    use crate::monitor::testing;
-    use crate::monitor::testing::Asked as Questions;
+    use crate::monitor::testing::{self, TestMonitor};
 
     /// A device that no packet reaches, with the given age of its last packet at each reading. Its
     /// handshakes lead to no session, and one came a second ago.
     fn deaf(seconds: u64, packet_age: impl Fn(u64) -> u64) -> Vec<HostState> {
         let secs = Duration::from_secs;
         let timing = Timing { interval: secs(3), retry: secs(1), attempts: 3, timeout: secs(2) };
-        let mut probes = Questions::of(crate::messages::HostSpec { timing, ..testing::host(1) });
+        let mut probes = TestMonitor::of(crate::messages::HostSpec { timing, ..testing::host(1) });
         let (start, mut looks) = (probes.now.mono, 0);
         probes.run(secs(seconds), |probe, now| match probe {
             Probe::Evidence { .. } => {

@@ -350,7 +350,7 @@ mod tests {
     /// echoes of each size, the given numbers come back. Returns the sizes probed and the state of
     /// the service.
     fn stalled(session: &SshReply, large: usize, small: usize) -> (String, ServiceState) {
-        let mut asked = testing::Asked::of(crate::messages::HostSpec {
+        let mut asked = testing::TestMonitor::of(crate::messages::HostSpec {
             services: vec![service("ssh", Check::Ssh, 10)],
             ..testing::host(1)
         });

@@ -39,7 +39,7 @@ fn a_device_that_is_gone_does_not_knock_because_the_clock_was_set_back() {
 
 #[test]
 fn an_answer_from_before_the_clock_was_set_back_says_nothing_of_a_failure_since() {
-    let hung = service("rtsp", Asked::Presence, Status::Critical, Cause::NoAnswer);
+    let hung = service("rtsp", RequestedResult::Presence, Status::Critical, Cause::NoAnswer);
     let of = |answered| {
         let tunnel = TunnelFacts {
             last_packet: Some(at(995)),
@@ -67,7 +67,7 @@ fn what_a_tunnel_carried_before_the_clock_was_set_back_says_nothing_of_a_host_be
 
 #[test]
 fn a_move_from_before_the_clock_was_set_back_may_be_as_old_as_what_a_service_reports() {
-    let reports = service("disk", Asked::Value, Status::Critical, Cause::Answered);
+    let reports = service("disk", RequestedResult::Value, Status::Critical, Cause::Answered);
     let tunnel = TunnelFacts { last_packet: Some(at(995)), moved: Some(AHEAD), ..TunnelFacts::default() };
     let host = HostState { source: "echo".into(), ..host(HostStatus::Up, at(0)) };
     let verdict = judge(&Evidence { tunnel: Some(tunnel), services: vec![reports], host, ..quiet() });

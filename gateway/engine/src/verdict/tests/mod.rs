@@ -484,13 +484,13 @@ fn the_first_that_is_heard_after_the_gateway_was_cut_off_makes_no_site_lost() {
 #[test]
 fn services_are_named_and_told_apart() {
     let of = |services| judge(&Evidence { services, ..answering() });
-    let hung = service("rtsp", Asked::Presence, Status::Critical, Cause::NoAnswer);
-    let slow = service("rtsp", Asked::Presence, Status::Critical, Cause::Refused);
-    let disk = service("disk", Asked::Value, Status::Warning, Cause::Answered);
+    let hung = service("rtsp", RequestedResult::Presence, Status::Critical, Cause::NoAnswer);
+    let slow = service("rtsp", RequestedResult::Presence, Status::Critical, Cause::Refused);
+    let disk = service("disk", RequestedResult::Value, Status::Warning, Cause::Answered);
     let path = PathCheck::LargeAnswered;
-    let stuck = service("mount", Asked::Value, Status::Unknown, Cause::CommandTimedOut);
+    let stuck = service("mount", RequestedResult::Value, Status::Unknown, Cause::CommandTimedOut);
     let stuck = ServiceFacts { path, ..stuck };
-    let misconfigured = service("direct-ping", Asked::Presence, Status::Unknown, Cause::NotTried);
+    let misconfigured = service("direct-ping", RequestedResult::Presence, Status::Unknown, Cause::NotTried);
     assert_eq!(of(vec![misconfigured]).kind, VerdictKind::ServiceProblem, "nothing was asked");
     assert_eq!(of(vec![hung.clone(), disk.clone()]).text, "service hung: rtsp; also: service problem: disk");
     assert_eq!(of(vec![slow, disk.clone()]).kind, VerdictKind::ServiceProblem);
@@ -504,7 +504,7 @@ fn services_are_named_and_told_apart() {
 /// clear that no device returns to the old address.
 #[test]
 fn a_service_that_is_not_well_since_its_device_moved_may_be_another_devices() {
-    let ssh = service("ssh", Asked::Presence, Status::Critical, Cause::Refused);
+    let ssh = service("ssh", RequestedResult::Presence, Status::Critical, Cause::Refused);
     let of = |moved: Option<i64>, services: Vec<ServiceFacts>| {
         let tunnel = answering().tunnel.map(|tunnel| TunnelFacts { moved: moved.map(at), ..tunnel });
         judge(&Evidence { tunnel, services, ..answering() })
@@ -529,7 +529,7 @@ fn a_service_that_is_not_well_since_its_device_moved_may_be_another_devices() {
     );
 }
 
-fn service(name: &str, asked: Asked, status: Status, cause: Cause) -> ServiceFacts {
+fn service(name: &str, asked: RequestedResult, status: Status, cause: Cause) -> ServiceFacts {
     ServiceFacts {
         name: name.into(),
         asked,
@@ -551,10 +551,12 @@ fn answering() -> Evidence {
 
 #[test]
 fn a_service_that_could_not_be_asked_again_is_not_well_yet() {
-    let ssh = service("ssh", Asked::Presence, Status::Critical, Cause::Stalled);
+    let ssh = service("ssh", RequestedResult::Presence, Status::Critical, Cause::Stalled);
     let ssh = ServiceFacts { path: PathCheck::LargeAnswered, current: false, ..ssh };
-    let disk =
-        ServiceFacts { current: false, ..service("disk", Asked::Value, Status::Critical, Cause::Answered) };
+    let disk = ServiceFacts {
+        current: false,
+        ..service("disk", RequestedResult::Value, Status::Critical, Cause::Answered)
+    };
     let of = |services| judge(&Evidence { services, ..quiet() });
     assert_eq!(
         of(vec![ssh]).candidates,
@@ -613,7 +615,7 @@ fn one_way_loss_is_no_less_likely_than_heavy_loss() {
 fn what_a_service_prints_does_not_make_it_hang() {
     for cause in Cause::ALL.into_iter().filter(|cause| cause.is_answer()) {
         let said = "timed out after 10 s".to_owned();
-        let liar = ServiceFacts { said, ..service("liar", Asked::Value, Status::Unknown, cause) };
+        let liar = ServiceFacts { said, ..service("liar", RequestedResult::Value, Status::Unknown, cause) };
         assert_eq!(
             judge(&Evidence { services: vec![liar], ..answering() }).kind,
             VerdictKind::ServiceProblem
@@ -641,13 +643,15 @@ fn a_stall_is_a_service_or_its_path_until_a_large_echo_tells() {
     ];
     for cause in [Cause::Stalled, Cause::CommandTimedOut, Cause::ConnectionLost] {
         for (path, expected) in &table {
-            let ssh =
-                ServiceFacts { path: *path, ..service("ssh", Asked::Presence, Status::Critical, cause) };
+            let ssh = ServiceFacts {
+                path: *path,
+                ..service("ssh", RequestedResult::Presence, Status::Critical, cause)
+            };
             let verdict = judge(&Evidence { services: vec![ssh], ..answering() });
             assert_eq!(open(&verdict), *expected, "{cause:?} {path:?}: {verdict:?}");
         }
     }
-    let ssh = service("ssh", Asked::Presence, Status::Critical, Cause::Stalled);
+    let ssh = service("ssh", RequestedResult::Presence, Status::Critical, Cause::Stalled);
     let both = vec![
         ServiceFacts { path: LargeLost, ..ssh.clone() },
         ServiceFacts { path: LargeAnswered, name: "mount".into(), ..ssh },
@@ -661,7 +665,7 @@ fn a_stall_is_a_service_or_its_path_until_a_large_echo_tells() {
 
 #[test]
 fn lost_echoes_are_a_hung_service_only_after_five_minutes() {
-    let ping = service("ping", Asked::Echo, Status::Critical, Cause::NoAnswer);
+    let ping = service("ping", RequestedResult::Echo, Status::Critical, Cause::NoAnswer);
     let behind = Evidence { tunnel: None, ..quiet() };
     let of = |service: &ServiceFacts, since, around: &Evidence| {
         let service = ServiceFacts { since: at(since), ..service.clone() };
@@ -672,7 +676,7 @@ fn lost_echoes_are_a_hung_service_only_after_five_minutes() {
         assert_eq!(of(&ping, 701, &around), either, "three echoes are lost now and then");
         assert_eq!(of(&ping, 700, &around), [VerdictKind::ServiceHung]);
     }
-    let rtsp = service("rtsp", Asked::Presence, Status::Critical, Cause::NoAnswer);
+    let rtsp = service("rtsp", RequestedResult::Presence, Status::Critical, Cause::NoAnswer);
     assert_eq!(
         of(&rtsp, 900, &behind),
         [VerdictKind::ServiceHung],
@@ -684,7 +688,7 @@ fn lost_echoes_are_a_hung_service_only_after_five_minutes() {
 
 #[test]
 fn a_device_that_is_only_heard_may_not_hear() {
-    let rtsp = service("rtsp", Asked::Presence, Status::Critical, Cause::NoAnswer);
+    let rtsp = service("rtsp", RequestedResult::Presence, Status::Critical, Cause::NoAnswer);
     let of = |answered| {
         let tunnel = quiet().tunnel.map(|tunnel| TunnelFacts { answered, ..tunnel });
         open(&judge(&Evidence { services: vec![rtsp.clone()], tunnel, ..quiet() }))

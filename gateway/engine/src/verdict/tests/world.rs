@@ -357,7 +357,7 @@ impl Service {
     fn facts(&self, name: &str, current: bool) -> ServiceFacts {
         ServiceFacts {
             name: name.into(),
-            asked: Asked::Presence,
+            asked: RequestedResult::Presence,
             status: Some(if self.failures >= ATTEMPTS { Status::Critical } else { Status::Ok }),
             current,
             cause: self.cause,

@@ -29,7 +29,7 @@ use crate::time::Mono;
 
 use crate::monitor::paths::Paths;
 
-pub use probes::{Asked, Rules};
+pub use probes::{HostProbe, Rules};
 
 use direct::{doubt, is_busy, silence, ssh_failure};
 
@@ -47,7 +47,7 @@ const LEAST: Duration = Duration::from_secs(1);
 /// The probes of the other inner address. A device may use only one of its two. The other is probed
 /// after the first has been silent for the head start, so a device that replies on the first costs
 /// no more.
-const OTHER: [Asked; 2] = [Asked::OtherEcho, Asked::OtherConnect];
+const OTHER: [HostProbe; 2] = [HostProbe::OtherEcho, HostProbe::OtherConnect];
 
 /// A host check in progress.
 #[derive(Clone, Debug)]
@@ -55,8 +55,8 @@ pub struct AliveCheck {
     rules: Rules,
     began: Mono,
     phase: Phase,
-    asked: BTreeSet<Asked>,
-    open: BTreeSet<Asked>,
+    asked: BTreeSet<HostProbe>,
+    open: BTreeSet<HostProbe>,
     /// The newest authenticated packet.
     packet: Option<Mono>,
     /// The newest handshake of the host that led to no session.
@@ -79,7 +79,7 @@ pub struct AliveCheck {
     pub answered: Option<IpAddr>,
     /// The reply from the public address, kept while a reply may still come through the tunnel.
     direct_proof: Option<AliveOutcome>,
-    failures: BTreeMap<Asked, String>,
+    failures: BTreeMap<HostProbe, String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +95,7 @@ enum Phase {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Next {
-    ProbeRequest(Vec<(Asked, Probe)>),
+    ProbeRequest(Vec<(HostProbe, Probe)>),
     /// Wait for replies, or until [`AliveCheck::wake_at`].
     Wait,
     Done(AliveOutcome),
@@ -194,8 +194,8 @@ impl AliveCheck {
     /// Whether the first inner address was probed, but not the other.
     fn owes_other(&self) -> bool {
         let asked = |asked| self.asked.contains(&asked);
-        let other = self.session && self.rules.paths.other.is_some() && !asked(Asked::OtherEcho);
-        other && self.phase == Phase::Asking && asked(Asked::Echo)
+        let other = self.session && self.rules.paths.other.is_some() && !asked(HostProbe::OtherEcho);
+        other && self.phase == Phase::Asking && asked(HostProbe::Echo)
     }
 
     pub fn wake(&mut self, now: Mono) -> Next {
@@ -206,7 +206,7 @@ impl AliveCheck {
         }
     }
 
-    pub fn answer(&mut self, asked: Asked, answer: ProbeReply, now: Mono) -> Next {
+    pub fn answer(&mut self, asked: HostProbe, answer: ProbeReply, now: Mono) -> Next {
         if !self.open.remove(&asked) {
             return Next::Wait;
         }
@@ -217,22 +217,24 @@ impl AliveCheck {
         next
     }
 
-    fn take(&mut self, asked: Asked, answer: ProbeReply, now: Mono) -> Next {
+    fn take(&mut self, asked: HostProbe, answer: ProbeReply, now: Mono) -> Next {
         match (asked, answer) {
-            (Asked::Evidence, ProbeReply::Evidence(evidence)) => self.weigh(&evidence, now),
-            (Asked::Echo | Asked::OtherEcho, ProbeReply::Echo(echo)) => match echo.rtts.iter().min() {
-                Some(rtt) => {
-                    let text = format!("echo{} in {}", self.rules.at(asked), millis(*rtt));
-                    alive("echo", text, Some(*rtt), now)
+            (HostProbe::Evidence, ProbeReply::Evidence(evidence)) => self.weigh(&evidence, now),
+            (HostProbe::Echo | HostProbe::OtherEcho, ProbeReply::Echo(echo)) => {
+                match echo.rtts.iter().min() {
+                    Some(rtt) => {
+                        let text = format!("echo{} in {}", self.rules.at(asked), millis(*rtt));
+                        alive("echo", text, Some(*rtt), now)
+                    }
+                    None => self.failed(asked, &echo.failure.unwrap_or(ConnectFailure::Timeout), now),
                 }
-                None => self.failed(asked, &echo.failure.unwrap_or(ConnectFailure::Timeout), now),
-            },
-            (Asked::Connect | Asked::OtherConnect, ProbeReply::Connect(outcome)) => {
+            }
+            (HostProbe::Connect | HostProbe::OtherConnect, ProbeReply::Connect(outcome)) => {
                 self.connected(asked, outcome, now)
             }
-            (Asked::Handshake, ProbeReply::Handshake(outcome)) => self.dialled(outcome, now),
-            (Asked::Direct, ProbeReply::Connect(outcome)) => self.direct_connect(outcome, now),
-            (Asked::Direct, ProbeReply::Ssh(ssh)) => match ssh.failure {
+            (HostProbe::Handshake, ProbeReply::Handshake(outcome)) => self.dialled(outcome, now),
+            (HostProbe::Direct, ProbeReply::Connect(outcome)) => self.direct_connect(outcome, now),
+            (HostProbe::Direct, ProbeReply::Ssh(ssh)) => match ssh.failure {
                 None => self.answers_directly("SSH at the public address", ssh.connect, now),
                 Some(failure) => {
                     self.failed_directly(ssh_failure(&failure), doubt(&failure), is_busy(&failure), now)
@@ -249,7 +251,7 @@ impl AliveCheck {
     fn look(&mut self, phase: Phase, now: Mono) -> Option<Next> {
         self.rules.paths.peer?;
         self.phase = phase;
-        Some(self.ask(&[Asked::Evidence], now))
+        Some(self.ask(&[HostProbe::Evidence], now))
     }
 
     fn weigh(&mut self, evidence: &Evidence, now: Mono) -> Next {
@@ -301,7 +303,7 @@ impl AliveCheck {
             return self.probe_all(now);
         }
         self.phase = Phase::HeadStart;
-        self.ask(&[Asked::Echo], now)
+        self.ask(&[HostProbe::Echo], now)
     }
 
     fn probe_all(&mut self, now: Mono) -> Next {
@@ -312,29 +314,30 @@ impl AliveCheck {
         // Behind a connected device, a handshake of that device proves nothing about the host.
         let dials = self.may_dial() && (*own || !self.session);
         let wanted = [
-            (Asked::Echo, through),
-            (Asked::Connect, through),
-            (Asked::OtherEcho, through && late && other.is_some()),
-            (Asked::OtherConnect, through && late && other.is_some()),
-            (Asked::Handshake, dials),
-            (Asked::Direct, direct.is_some()),
+            (HostProbe::Echo, through),
+            (HostProbe::Connect, through),
+            (HostProbe::OtherEcho, through && late && other.is_some()),
+            (HostProbe::OtherConnect, through && late && other.is_some()),
+            (HostProbe::Handshake, dials),
+            (HostProbe::Direct, direct.is_some()),
         ];
-        let wanted: Vec<Asked> = wanted.into_iter().filter(|(_, wanted)| *wanted).map(|(a, _)| a).collect();
+        let wanted: Vec<HostProbe> =
+            wanted.into_iter().filter(|(_, wanted)| *wanted).map(|(a, _)| a).collect();
         self.ask(&wanted, now)
     }
 
     /// Sends each probe once; only the evidence is read a second time.
-    fn ask(&mut self, wanted: &[Asked], now: Mono) -> Next {
+    fn ask(&mut self, wanted: &[HostProbe], now: Mono) -> Next {
         let mut probes = Vec::new();
         for asked in wanted {
-            let is_new = *asked == Asked::Evidence || !self.asked.contains(asked);
+            let is_new = *asked == HostProbe::Evidence || !self.asked.contains(asked);
             if let Some(probe) = self.rules.probe(*asked).filter(|_| is_new) {
                 self.asked.insert(*asked);
                 self.open.insert(*asked);
                 probes.push((*asked, probe));
             }
         }
-        if self.asked.contains(&Asked::Handshake) {
+        if self.asked.contains(&HostProbe::Handshake) {
             self.dialled = self.dialled.or(Some(now));
         }
         match (probes.is_empty(), self.open.is_empty()) {
@@ -351,7 +354,7 @@ impl AliveCheck {
     // ------------------------------------------------------------------- replies
 
     /// Handles a TCP connect through the tunnel; a refusal is a reply, too.
-    fn connected(&mut self, asked: Asked, outcome: Result<Duration, ConnectFailure>, now: Mono) -> Next {
+    fn connected(&mut self, asked: HostProbe, outcome: Result<Duration, ConnectFailure>, now: Mono) -> Next {
         let what = format!("tcp port {}{}", self.rules.port, self.rules.at(asked));
         match outcome {
             Ok(took) => alive("tcp", format!("{what} in {}", millis(took)), Some(took), now),
@@ -373,13 +376,13 @@ impl AliveCheck {
                 self.session = true;
                 // The replaced session no longer carries these probes.
                 let open = self.open.clone();
-                let inside = |asked: &Asked| matches!(asked, Asked::Echo | Asked::Connect);
+                let inside = |asked: &HostProbe| matches!(asked, HostProbe::Echo | HostProbe::Connect);
                 self.asked.retain(|asked| open.contains(asked) || !inside(asked));
-                self.ask(&[Asked::Echo, Asked::Connect], now)
+                self.ask(&[HostProbe::Echo, HostProbe::Connect], now)
             }
             Err(failure) => {
                 self.dial_failed = Some(now);
-                self.failed(Asked::Handshake, &failure, now)
+                self.failed(HostProbe::Handshake, &failure, now)
             }
         }
     }
@@ -412,32 +415,32 @@ impl AliveCheck {
     fn failed_directly(&mut self, text: String, said: DirectReply, busy: bool, now: Mono) -> Next {
         self.unclear |= busy;
         self.direct = said;
-        self.failures.insert(Asked::Direct, text);
+        self.failures.insert(HostProbe::Direct, text);
         self.go_on(now)
     }
 
-    fn failed(&mut self, asked: Asked, failure: &ConnectFailure, now: Mono) -> Next {
+    fn failed(&mut self, asked: HostProbe, failure: &ConnectFailure, now: Mono) -> Next {
         self.unclear |= *failure == ConnectFailure::Busy;
         self.vain |= self.rules.paths.own && *failure == ConnectFailure::Timeout;
         self.failures.insert(asked, failure.to_string());
         let lost = *failure == ConnectFailure::NoTunnel;
         self.session &= !lost;
         match lost && self.phase != Phase::HeadStart && self.may_dial() {
-            true => self.ask(&[Asked::Handshake], now),
+            true => self.ask(&[HostProbe::Handshake], now),
             false => self.go_on(now),
         }
     }
 
     /// Handles a probe that was refused. Without its peer no probe can use the tunnel; other
     /// refusals concern only one probe.
-    fn refused(&mut self, asked: Asked, why: String, now: Mono) -> Next {
+    fn refused(&mut self, asked: HostProbe, why: String, now: Mono) -> Next {
         self.unclear = true;
         self.failures.insert(asked, why);
         match (asked, self.phase) {
-            (Asked::Evidence, Phase::LastLook) => self.end(now),
-            (Asked::Evidence, _) => {
+            (HostProbe::Evidence, Phase::LastLook) => self.end(now),
+            (HostProbe::Evidence, _) => {
                 self.phase = Phase::Asking;
-                self.ask(&[Asked::Direct], now)
+                self.ask(&[HostProbe::Direct], now)
             }
             _ => self.go_on(now),
         }
@@ -463,8 +466,8 @@ impl AliveCheck {
 
     /// Reads the evidence once more, if packets of its own tunnel are evidence.
     pub fn look_once_more(&mut self, now: Mono) -> Option<Next> {
-        let asked = self.asked.iter().any(|asked| *asked != Asked::Evidence);
-        let looks = self.rules.paths.own && asked && !self.failures.contains_key(&Asked::Evidence);
+        let asked = self.asked.iter().any(|asked| *asked != HostProbe::Evidence);
+        let looks = self.rules.paths.own && asked && !self.failures.contains_key(&HostProbe::Evidence);
         if looks { self.look(Phase::LastLook, now) } else { None }
     }
 
@@ -479,7 +482,10 @@ impl AliveCheck {
         }
         let mut found: Vec<String> =
             self.packet.map(|packet| format!("last {}", heard(packet, now))).into_iter().collect();
-        if self.rules.paths.peer.is_some() && !self.session && !self.failures.contains_key(&Asked::Evidence) {
+        if self.rules.paths.peer.is_some()
+            && !self.session
+            && !self.failures.contains_key(&HostProbe::Evidence)
+        {
             found.push("no session".to_owned());
         }
         found.extend(self.tried());
@@ -500,14 +506,14 @@ impl AliveCheck {
     /// Describes the probes that failed.
     fn tried(&self) -> Vec<String> {
         let port = self.rules.port;
-        let words = |(asked, failure): (&Asked, &String)| match asked {
-            Asked::Evidence => failure.clone(),
-            Asked::Echo | Asked::OtherEcho => format!("echo{}: {failure}", self.rules.at(*asked)),
-            Asked::Connect | Asked::OtherConnect => {
+        let words = |(asked, failure): (&HostProbe, &String)| match asked {
+            HostProbe::Evidence => failure.clone(),
+            HostProbe::Echo | HostProbe::OtherEcho => format!("echo{}: {failure}", self.rules.at(*asked)),
+            HostProbe::Connect | HostProbe::OtherConnect => {
                 format!("tcp port {port}{}: {failure}", self.rules.at(*asked))
             }
-            Asked::Handshake => format!("handshake: {failure}"),
-            Asked::Direct => format!("public address: {failure}"),
+            HostProbe::Handshake => format!("handshake: {failure}"),
+            HostProbe::Direct => format!("public address: {failure}"),
         };
         self.failures.iter().map(words).collect()
     }

@@ -15,7 +15,7 @@ const ECHOES: u8 = 1;
 
 /// The probes of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Asked {
+pub enum HostProbe {
     Evidence,
     Echo,
     Connect,
@@ -58,23 +58,23 @@ pub struct Rules {
 impl Rules {
     /// Builds a probe. If the host key is known through a tunnel, the public address must present
     /// the same key, because another machine may have that address by now.
-    pub(super) fn probe(&self, asked: Asked) -> Option<Probe> {
+    pub(super) fn probe(&self, asked: HostProbe) -> Option<Probe> {
         let Rules { port, paths, pin, .. } = self;
         let port = *port;
         Some(match asked {
-            Asked::Evidence => Probe::Evidence { peer: paths.peer? },
-            Asked::Handshake => Probe::Handshake { peer: paths.peer? },
-            Asked::Echo => {
+            HostProbe::Evidence => Probe::Evidence { peer: paths.peer? },
+            HostProbe::Handshake => Probe::Handshake { peer: paths.peer? },
+            HostProbe::Echo => {
                 let (peer, address) = paths.inner?;
                 Probe::Echo { peer, address, count: ECHOES }
             }
-            Asked::OtherEcho => Probe::Echo { peer: paths.peer?, address: paths.other?, count: ECHOES },
-            Asked::Connect => Probe::Connect { route: paths.route(Via::Tunnel)?, port },
-            Asked::OtherConnect => {
+            HostProbe::OtherEcho => Probe::Echo { peer: paths.peer?, address: paths.other?, count: ECHOES },
+            HostProbe::Connect => Probe::Connect { route: paths.route(Via::Tunnel)?, port },
+            HostProbe::OtherConnect => {
                 let route = Route::Tunnel { peer: paths.peer?, address: paths.other? };
                 Probe::Connect { route, port }
             }
-            Asked::Direct => {
+            HostProbe::Direct => {
                 let route = paths.route(Via::Direct)?;
                 match pin.clone().filter(|_| paths.own) {
                     Some(pin) => Probe::Ssh { route, port, connect: self.timeout, run: key_only(pin) },
@@ -85,16 +85,16 @@ impl Rules {
     }
 
     /// Returns the inner address of a probe.
-    pub(super) fn address(&self, asked: Asked) -> Option<IpAddr> {
+    pub(super) fn address(&self, asked: HostProbe) -> Option<IpAddr> {
         match asked {
-            Asked::Echo | Asked::Connect => self.paths.address(),
-            Asked::OtherEcho | Asked::OtherConnect => self.paths.other,
-            Asked::Evidence | Asked::Handshake | Asked::Direct => None,
+            HostProbe::Echo | HostProbe::Connect => self.paths.address(),
+            HostProbe::OtherEcho | HostProbe::OtherConnect => self.paths.other,
+            HostProbe::Evidence | HostProbe::Handshake | HostProbe::Direct => None,
         }
     }
 
     /// Returns the address for a text, if the host has two inner addresses.
-    pub(super) fn at(&self, asked: Asked) -> String {
+    pub(super) fn at(&self, asked: HostProbe) -> String {
         let named = self.paths.other.and(self.address(asked));
         named.map(|address| format!(" at {address}")).unwrap_or_default()
     }

@@ -72,14 +72,14 @@ impl Run {
         self.next = next;
     }
 
-    fn gets(mut self, asked: Asked, answer: ProbeReply) -> Run {
+    fn gets(mut self, asked: HostProbe, answer: ProbeReply) -> Run {
         let next = self.check.answer(asked, answer, START + TOOK);
         self.note(next);
         self
     }
 
     fn looks(self, last_packet: u64, established: bool) -> Run {
-        self.gets(Asked::Evidence, evidence(last_packet, established))
+        self.gets(HostProbe::Evidence, evidence(last_packet, established))
     }
 
     fn end(&self) -> &'static str {
@@ -114,7 +114,7 @@ fn name(probe: &Probe) -> &'static str {
     }
 }
 
-use Asked::{Connect, Direct, Echo, Handshake};
+use HostProbe::{Connect, Direct, Echo, Handshake};
 const ALL: &str = "evidence | echo tcp handshake direct";
 
 fn tunnel_only() -> HostSpec {
@@ -169,7 +169,7 @@ fn a_handshake_in_the_meantime_speaks_against_one_way_loss() {
     let silent = silent.gets(Connect, SILENT).gets(Handshake, NO_HANDSHAKE);
     let now = Some(START + TOOK);
     let back = Evidence { last_packet: now, last_handshake: now, established: true, ..Evidence::default() };
-    let alive = silent.gets(Asked::Evidence, ProbeReply::Evidence(back)).alive();
+    let alive = silent.gets(HostProbe::Evidence, ProbeReply::Evidence(back)).alive();
     assert!(alive.reply == Reply::Given && alive.source == EVIDENCE);
 }
 
@@ -213,13 +213,13 @@ fn a_probe_that_could_not_be_sent_proves_nothing() {
     let refused = || ProbeReply::Refused("no such peer".into());
     let busy = || ProbeReply::Connect(Err(ConnectFailure::Busy));
     let start = || Run::new(rules(&spec()));
-    start().gets(Asked::Evidence, refused()).gets(Direct, SILENT).is("evidence | direct", "unclear");
+    start().gets(HostProbe::Evidence, refused()).gets(Direct, SILENT).is("evidence | direct", "unclear");
     let away = start().looks(1, false).gets(Handshake, NO_HANDSHAKE).gets(Direct, busy());
     assert_eq!(away.looks(1, false).end(), "unclear");
     let there = start().looks(1, true).gets(Echo, echo(false)).gets(Connect, busy());
     let there = there.gets(Handshake, NO_HANDSHAKE).gets(Direct, SILENT);
     assert_eq!(there.looks(1, true).end(), "unclear");
-    let other = start().gets(Asked::Evidence, echo(true)).gets(Direct, SILENT);
+    let other = start().gets(HostProbe::Evidence, echo(true)).gets(Direct, SILENT);
     assert_eq!(other.end(), "unclear", "an answer to another question");
 }
 
@@ -229,7 +229,7 @@ fn a_peer_is_not_dialled_if_it_may_not_or_cannot_be() {
     Run::new(quiet).looks(1, false).is("evidence | direct", "open");
     let never = ProbeReply::Evidence(Evidence::default());
     let unseen = Rules { came: false, ..rules(&spec()) };
-    Run::new(unseen).gets(Asked::Evidence, never).is("evidence | direct", "open");
+    Run::new(unseen).gets(HostProbe::Evidence, never).is("evidence | direct", "open");
 }
 
 #[test]
@@ -297,17 +297,17 @@ fn handshakes_without_a_session_prove_the_host_up_while_they_arrive() {
         })
     };
     let end = |attempt| {
-        let run = Run::new(rules(&tunnel_only())).gets(Asked::Evidence, with(attempt));
-        run.gets(Handshake, NO_HANDSHAKE).gets(Asked::Evidence, with(attempt))
+        let run = Run::new(rules(&tunnel_only())).gets(HostProbe::Evidence, with(attempt));
+        run.gets(Handshake, NO_HANDSHAKE).gets(HostProbe::Evidence, with(attempt))
     };
     end(999).is("evidence | handshake | evidence", "handshakes");
     assert_eq!(end(900).end(), "dead", "none since then");
     let alive = end(999).alive();
     assert!(alive.text.contains("lead to no session; handshake: "), "{}", alive.text);
     assert_eq!((alive.proof, alive.reply), (Mono::from_secs(999), Reply::NotAsked));
-    let outside = Run::new(rules(&spec())).gets(Asked::Evidence, with(999));
+    let outside = Run::new(rules(&spec())).gets(HostProbe::Evidence, with(999));
     let outside = outside.gets(Direct, ProbeReply::Connect(Ok(TOOK))).gets(Handshake, NO_HANDSHAKE);
-    assert_eq!(outside.gets(Asked::Evidence, with(999)).end(), "direct", "an answer says more");
+    assert_eq!(outside.gets(HostProbe::Evidence, with(999)).end(), "direct", "an answer says more");
 }
 
 #[test]
@@ -319,10 +319,10 @@ fn a_device_that_is_silent_at_one_inner_address_is_probed_at_the_other() {
     asked().gets(Echo, echo(true)).is("evidence | echo tcp", "echo");
     let silent = || asked().gets(Echo, echo(false)).gets(Connect, SILENT);
     silent().is("evidence | echo tcp | echo tcp", "open");
-    let found = silent().gets(Asked::OtherEcho, echo(true));
+    let found = silent().gets(HostProbe::OtherEcho, echo(true));
     assert_eq!((found.end(), found.check.answered), ("echo", Some(other)));
     assert!(found.alive().text.starts_with("echo at fd00::1 in"));
-    let none = silent().gets(Asked::OtherEcho, echo(false)).gets(Asked::OtherConnect, SILENT);
+    let none = silent().gets(HostProbe::OtherEcho, echo(false)).gets(HostProbe::OtherConnect, SILENT);
     none.looks(1, true).is("evidence | echo tcp | echo tcp | evidence", "dead");
     let mut late = asked();
     assert_eq!(late.check.wake_at(), Some(START + HEAD_START), "not longer, where nothing comes back");
