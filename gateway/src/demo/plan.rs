@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use fleetgate_engine::messages::ServiceSpec;
 use fleetgate_engine::messages::{Check, Threshold, Timing};
-use fleetgate_engine::monitor::profile::{self, Catalogue, Facts, Pace, ServiceOverride};
+use fleetgate_engine::monitor::profile::{self, Catalogue, CheckDefaults, Facts, ServiceOverride};
 use fleetgate_probes::range::{Range, Thresholds};
 use fleetgate_probes::sensors::Sensor;
 
@@ -240,7 +240,7 @@ impl Watched {
 /// Returns the services of a built-in profile at the demo's intervals.
 fn folded(profile: &str, facts: Facts, overrides: &[ServiceOverride]) -> Vec<ServiceSpec> {
     let built_in = Catalogue::new(Vec::new(), Vec::new()).expect("they fit together");
-    let pace = Pace { timing: TIMING, ping: TIMING.interval };
+    let pace = CheckDefaults { timing: TIMING, ping: TIMING.interval };
     built_in.fold(&[profile], facts, pace, overrides).expect("a built-in profile")
 }
 

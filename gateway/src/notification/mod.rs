@@ -29,8 +29,8 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use delivery::DeliveryTiming;
 pub use delivery::Failure;
-pub use delivery::Pace;
 pub use delivery::doubled;
 pub use gateway_message::gateway_message;
 pub use routing::BUILT_IN_NAME;
@@ -137,7 +137,7 @@ impl Notifications {
     /// Names the unusable setting; then everything stays as it was.
     pub fn change(&self, settings: Settings) -> anyhow::Result<()> {
         if let Some(mail) = &settings.mail {
-            Smtp::new(mail, Pace::default().patience)?;
+            Smtp::new(mail, DeliveryTiming::default().patience)?;
         }
         self.settings.send_replace(settings);
         Ok(())
@@ -161,7 +161,7 @@ impl Notifications {
             (store.clone(), history),
             live.clone(),
             wakeups.clone(),
-            Pace::default(),
+            DeliveryTiming::default(),
         )?;
         tasks.spawn(Dispatcher::new(settings, store, live, wakeups).run(stop.clone()));
         tasks.spawn(delivery.run(stop));

@@ -37,7 +37,7 @@ const EVENT_ID: &str = "x-fleetgate-event";
 
 /// Time limits and pauses of the delivery.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub struct SubscriptionTiming {
     /// Time limit of a response: a program that needs longer should defer its work.
     pub patience: Duration,
     /// Pause after the first failure of an event. It doubles with each failure, up to `longest_pause`.
@@ -50,9 +50,9 @@ pub struct Pace {
     pub farewell: Duration,
 }
 
-impl Default for Pace {
+impl Default for SubscriptionTiming {
     fn default() -> Self {
-        Pace {
+        SubscriptionTiming {
             patience: Duration::from_secs(10),
             first_pause: Duration::from_secs(10),
             longest_pause: Duration::from_secs(3_600),
@@ -63,7 +63,7 @@ impl Default for Pace {
     }
 }
 
-impl Pace {
+impl SubscriptionTiming {
     /// Returns the pause after a failure. `attempts`: those before it; `wish`: the pause that the server
     /// requested.
     fn after(self, attempts: u32, wish: Option<Duration>) -> Duration {
@@ -89,7 +89,7 @@ pub struct Parts {
 pub fn start(
     tasks: &mut JoinSet<()>,
     parts: Parts,
-    pace: Pace,
+    pace: SubscriptionTiming,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let client = Client::new(pace.patience, &parts.outbound)?;
@@ -100,7 +100,7 @@ pub fn start(
 struct EventDelivery {
     parts: Parts,
     client: Client,
-    pace: Pace,
+    pace: SubscriptionTiming,
 }
 
 /// A subscription and the number of an event.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-pub use delivery::{Pace, Parts, start};
+pub use delivery::{Parts, SubscriptionTiming, start};
 
 /// Wakes the tasks that have work. Cheap to clone; without a listener it has no effect.
 #[derive(Clone, Default)]

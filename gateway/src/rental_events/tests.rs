@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Pace, Parts, Wakeups, start};
+use super::{Parts, SubscriptionTiming, Wakeups, start};
 use crate::engine::live_state::LiveState;
 use crate::ids::IdKind;
 use crate::notification::test_sink::{Call, HookSink, Manner};
@@ -21,7 +21,7 @@ use crate::store::subscriptions::{self, Subscription, secret_place};
 use crate::store::{Store, Tx, fixture, instance};
 
 /// The usual behaviour with shorter times.
-const PACE: Pace = Pace {
+const PACE: SubscriptionTiming = SubscriptionTiming {
     patience: Duration::from_millis(300),
     first_pause: Duration::from_millis(20),
     longest_pause: Duration::from_millis(100),
@@ -98,7 +98,7 @@ impl Scene {
         Scene { store, _dir: dir, wakeups, tasks: JoinSet::new(), stop }
     }
 
-    fn start(&mut self, pace: Pace) {
+    fn start(&mut self, pace: SubscriptionTiming) {
         self.stop = CancellationToken::new();
         let parts = Parts {
             store: self.store.clone(),
@@ -230,7 +230,7 @@ async fn a_restart_loses_nothing() {
     let sink = HookSink::start(&[Manner::Answer(204), Manner::Answer(204), Manner::Hang]).await;
     let mut scene = Scene::of(2, &sink.url(), &[]).await;
     // A long patience: the calls hang when the gateway stops.
-    scene.start(Pace { patience: Duration::from_secs(60), ..PACE });
+    scene.start(SubscriptionTiming { patience: Duration::from_secs(60), ..PACE });
     sink.wait_for(4).await;
     scene.stop().await;
     let before = scene.subscription().await;
@@ -254,7 +254,7 @@ async fn a_failure_that_lasts_is_reported_once_and_everything_comes_when_the_rec
     let manners = [[Manner::Answer(500); 5].as_slice(), &[Manner::Answer(204)]].concat();
     let sink = HookSink::start(&manners).await;
     let mut scene = Scene::of(1, &sink.url(), &[]).await;
-    scene.start(Pace { reported_after: 2, ..PACE });
+    scene.start(SubscriptionTiming { reported_after: 2, ..PACE });
     let after = scene.all_accepted().await;
     assert_eq!((after.failing_since, after.next_attempt), (None, None), "it fails no more");
     in_order(&scene, &sink.calls()).await;
@@ -267,7 +267,7 @@ async fn a_resume_does_not_wait_for_the_next_attempt() {
     let sink = HookSink::start(&[Manner::Answer(500), Manner::Answer(204)]).await;
     let mut scene = Scene::of(1, &sink.url(), &[]).await;
     let hour = Duration::from_secs(3_600);
-    scene.start(Pace { first_pause: hour, longest_pause: hour, reported_after: 1, ..PACE });
+    scene.start(SubscriptionTiming { first_pause: hour, longest_pause: hour, reported_after: 1, ..PACE });
     let failing = scene.until("it fails", |s| s.failing_since.is_some()).await;
     assert!(failing.next_attempt > failing.failing_since, "{failing:?}");
     assert_eq!(
@@ -292,7 +292,7 @@ async fn a_resume_does_not_wait_for_the_next_attempt() {
 async fn a_resume_does_not_wait_for_the_pause_that_the_server_requested_before() {
     let sink = HookSink::start(&[Manner::Later(503, "3600"), Manner::Answer(204)]).await;
     let mut scene = Scene::of(1, &sink.url(), &[]).await;
-    scene.start(Pace { longest_pause: Duration::from_secs(3_600), ..PACE });
+    scene.start(SubscriptionTiming { longest_pause: Duration::from_secs(3_600), ..PACE });
     let busy = scene.until("it is busy", |s| s.last_error.is_some()).await;
     scene.wakeups.changed();
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -379,7 +379,7 @@ async fn an_answer_without_an_end_and_a_redirect_hold_up_nothing() {
 async fn a_subscription_that_is_removed_in_flight_is_called_no_more() {
     let sink = HookSink::start(&[Manner::Hang, Manner::Answer(204)]).await;
     let mut scene = Scene::of(1, &sink.url(), &[]).await;
-    scene.start(Pace { reported_after: 1, ..PACE });
+    scene.start(SubscriptionTiming { reported_after: 1, ..PACE });
     sink.wait_for(1).await;
     let mut tx = scene.store.begin().await.unwrap();
     subscriptions::remove(&mut tx, id(SUBSCRIPTION)).await.unwrap();

@@ -24,7 +24,7 @@ use crate::clock;
 use crate::ids::IdKind;
 use crate::notification::mail::render::Letter;
 use crate::notification::mail::smtp::{Envelope, Smtp};
-use crate::notification::{Failure, Pace, Settings, doubled};
+use crate::notification::{DeliveryTiming, Failure, Settings, doubled};
 use crate::store::outbox::LONGEST_PAUSE;
 use crate::store::rentals::messages::{self, MessageRow};
 use crate::store::rentals::{self, Rental, notices};
@@ -44,7 +44,7 @@ pub fn start(
     tasks: &mut JoinSet<()>,
     store: Store,
     mut settings: watch::Receiver<Settings>,
-    pace: Pace,
+    pace: DeliveryTiming,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let smtp = smtp(&settings.borrow_and_update(), pace)?;
@@ -53,7 +53,7 @@ pub fn start(
     Ok(())
 }
 
-fn smtp(settings: &Settings, pace: Pace) -> anyhow::Result<Option<Smtp>> {
+fn smtp(settings: &Settings, pace: DeliveryTiming) -> anyhow::Result<Option<Smtp>> {
     settings.mail.as_ref().map(|mail| Smtp::new(mail, pace.patience)).transpose()
 }
 
@@ -62,7 +62,7 @@ struct Delivery {
     settings: watch::Receiver<Settings>,
     /// `None`: there is no mail server, and messages wait for one.
     smtp: Option<Smtp>,
-    pace: Pace,
+    pace: DeliveryTiming,
     zone: TimeZone,
     look_every: Duration,
 }

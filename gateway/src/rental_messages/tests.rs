@@ -10,7 +10,7 @@ use crate::store::fixture;
 use crate::store::rentals::messages::Said;
 
 /// The usual behaviour with shorter times.
-const PACE: Pace = Pace {
+const PACE: DeliveryTiming = DeliveryTiming {
     patience: Duration::from_millis(300),
     hook_patience: Duration::from_millis(300),
     first_pause: Duration::from_millis(20),
@@ -49,7 +49,7 @@ struct Mailing {
 }
 
 impl Mailing {
-    async fn open(manners: &[Manner], pace: Pace) -> Mailing {
+    async fn open(manners: &[Manner], pace: DeliveryTiming) -> Mailing {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (store, dir) = fixture::store().await;
         fixture::device(&store, 7, "cam-07").await;
@@ -148,7 +148,7 @@ async fn a_failing_server_and_a_refused_address_delay_no_other_and_are_tried_aga
 #[tokio::test]
 async fn a_message_that_is_refused_for_too_long_is_given_up_and_no_event_names_an_address() {
     let refuse = Manner::RefuseRecipient("550 no such user ada@example.org");
-    let mailing = Mailing::open(&[refuse], Pace { give_up: Duration::ZERO, ..PACE }).await;
+    let mailing = Mailing::open(&[refuse], DeliveryTiming { give_up: Duration::ZERO, ..PACE }).await;
     mailing.decide("ssh", false).await;
     assert_eq!(mailing.settled().await, ["ada@example.org given up", "bob@example.org given up"]);
     let events = "select coalesce(data, '') || cause from events";

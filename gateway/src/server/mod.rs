@@ -36,7 +36,7 @@ use crate::maintenance::{
     clock_watch, housekeeping, other_devices, rental_allowances, rental_notices, rental_phases,
     rental_reports, rental_times, restore_notice, retention,
 };
-use crate::notification::{Notifications, Pace, Settings};
+use crate::notification::{DeliveryTiming, Notifications, Settings};
 use crate::rental_events;
 use crate::rental_messages;
 use crate::store::Store;
@@ -267,10 +267,10 @@ async fn look_after(
         outbound: state.config.outbound.clone(),
         body: api::rentals::event_body,
     };
-    rental_events::start(tasks, deliveries, rental_events::Pace::default(), stop.clone())?;
+    rental_events::start(tasks, deliveries, rental_events::SubscriptionTiming::default(), stop.clone())?;
     rental_notices::start(tasks, state.store.clone(), stop.clone());
     let (store, settings) = (state.store.clone(), state.office.listen());
-    rental_messages::start(tasks, store, settings, Pace::default(), stop.clone())?;
+    rental_messages::start(tasks, store, settings, DeliveryTiming::default(), stop.clone())?;
     telemetry::keep_up(tasks, state.metrics.clone(), stop.clone());
     memory::start(tasks, stop.clone());
     Ok(())

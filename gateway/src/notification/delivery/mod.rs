@@ -43,7 +43,7 @@ const MAX_ERROR: usize = 500;
 
 /// Time limits and pauses of the delivery.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub struct DeliveryTiming {
     /// Time limit of a whole dialogue with a mail server; one under load takes half a minute.
     pub patience: Duration,
     /// Time limit of a webhook's response: a program that needs longer should defer its work.
@@ -60,9 +60,9 @@ pub struct Pace {
     pub farewell: Duration,
 }
 
-impl Default for Pace {
+impl Default for DeliveryTiming {
     fn default() -> Self {
-        Pace {
+        DeliveryTiming {
             patience: Duration::from_secs(60),
             hook_patience: Duration::from_secs(10),
             first_pause: Duration::from_secs(5),
@@ -112,7 +112,7 @@ struct Round {
     /// The addresses of the built-in contact; `None` when they are unknown.
     built_in: Option<Vec<String>>,
     timing: TimingDefaults,
-    pace: Pace,
+    pace: DeliveryTiming,
 }
 
 /// The deliveries in progress, and their addresses.
@@ -144,7 +144,7 @@ impl DeliveryWorker {
         (store, history): (Store, Recorder),
         live: LiveState,
         wakeups: Wakeups,
-        pace: Pace,
+        pace: DeliveryTiming,
     ) -> anyhow::Result<DeliveryWorker> {
         let now = settings.borrow_and_update().clone();
         let round = Round {
@@ -444,7 +444,7 @@ fn built_in(settings: &Settings) -> Option<Vec<String>> {
     settings.mail.as_ref().map(|mail| mail.to.iter().map(ToString::to_string).collect())
 }
 
-fn smtp(settings: &Settings, pace: Pace) -> anyhow::Result<Option<Smtp>> {
+fn smtp(settings: &Settings, pace: DeliveryTiming) -> anyhow::Result<Option<Smtp>> {
     settings.mail.as_ref().map(|mail| Smtp::new(mail, pace.patience)).transpose()
 }
 

@@ -21,7 +21,7 @@ use crate::store::outbox::{Channel, NewMessage, OutboxKind};
 use crate::store::{SqliteConnection, events, fixture, incidents, notices, states};
 
 /// The usual behaviour with shorter times.
-const PACE: Pace = Pace {
+const PACE: DeliveryTiming = DeliveryTiming {
     patience: Duration::from_millis(300),
     hook_patience: Duration::from_millis(300),
     first_pause: Duration::from_millis(20),
@@ -57,12 +57,17 @@ impl Notifications {
         Notifications::with_pace(manners, PACE).await
     }
 
-    async fn with_pace(manners: &[Manner], pace: Pace) -> Notifications {
+    async fn with_pace(manners: &[Manner], pace: DeliveryTiming) -> Notifications {
         let (store, dir) = fixture::store().await;
         Notifications::on(store, dir, manners, pace).await
     }
 
-    async fn on(store: Store, dir: tempfile::TempDir, manners: &[Manner], pace: Pace) -> Notifications {
+    async fn on(
+        store: Store,
+        dir: tempfile::TempDir,
+        manners: &[Manner],
+        pace: DeliveryTiming,
+    ) -> Notifications {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let sink = Sink::start(manners).await;
         let (wakeups, stop) = (Wakeups::default(), CancellationToken::new());
@@ -334,7 +339,7 @@ async fn a_refused_recipient_delays_no_other() {
 
 #[tokio::test]
 async fn a_message_that_fails_for_days_is_given_up_and_can_be_resent() {
-    let pace = Pace { give_up: Duration::ZERO, ..PACE };
+    let pace = DeliveryTiming { give_up: Duration::ZERO, ..PACE };
     let manners = [Manner::RefuseRecipient("550 no such user"), Manner::Take];
     let office = Notifications::with_pace(&manners, pace).await;
     let id = office.mail("gone@example.org", &down(7)).await;
@@ -349,7 +354,7 @@ async fn a_message_that_fails_for_days_is_given_up_and_can_be_resent() {
 
 #[test]
 fn no_pause_is_longer_than_the_longest() {
-    let pace = Pace::default();
+    let pace = DeliveryTiming::default();
     let refused = |times| doubled(pace.refused_pause, times, outbox::LONGEST_PAUSE);
     for times in (0..40).cycle().take(4_000) {
         assert!(refused(times) <= outbox::LONGEST_PAUSE);
@@ -395,7 +400,8 @@ async fn after_an_outage_only_the_final_state_is_sent_and_the_log_says_so() {
 #[tokio::test]
 async fn a_recovery_is_sent_even_while_its_problem_is_being_delivered() {
     let slow = Manner::Slow(Duration::from_millis(1_500));
-    let office = Notifications::with_pace(&[slow], Pace { patience: Duration::from_secs(9), ..PACE }).await;
+    let office =
+        Notifications::with_pace(&[slow], DeliveryTiming { patience: Duration::from_secs(9), ..PACE }).await;
     let nearly_held_up = clock::wall() - backlog::HELD_UP + Duration::from_millis(500);
     let queue = |message| async {
         let messages = [message];
@@ -423,7 +429,8 @@ async fn a_recovery_is_sent_even_while_its_problem_is_being_delivered() {
 #[tokio::test]
 async fn a_problem_that_may_have_been_delivered_gets_its_recovery() {
     let slow = Manner::Slow(Duration::from_secs(60));
-    let office = Notifications::with_pace(&[slow], Pace { patience: Duration::from_secs(60), ..PACE }).await;
+    let office =
+        Notifications::with_pace(&[slow], DeliveryTiming { patience: Duration::from_secs(60), ..PACE }).await;
     let long_ago = clock::wall() - 2 * backlog::HELD_UP;
     queue_at(
         &office.store,
@@ -494,7 +501,7 @@ async fn a_failing_webhook_gets_its_message_once_it_works_again() {
 #[tokio::test]
 async fn a_redirect_is_not_followed_and_a_refusal_concerns_one_host() {
     use test_sink::Manner::Answer;
-    let pace = Pace { refused_pause: Duration::from_secs(60), ..PACE };
+    let pace = DeliveryTiming { refused_pause: Duration::from_secs(60), ..PACE };
     let office = Notifications::with_pace(&[Manner::Take], pace).await.with_secret().await;
     let hook = HookSink::start(&[Answer(302), Answer(200)]).await;
     office.queue(Channel::Webhook, &hook.url(), &[down(7)]).await;
@@ -507,7 +514,7 @@ async fn a_redirect_is_not_followed_and_a_refusal_concerns_one_host() {
 
 #[tokio::test]
 async fn one_dead_recipient_delays_no_other() {
-    let pace = Pace { hook_patience: Duration::from_secs(30), ..PACE };
+    let pace = DeliveryTiming { hook_patience: Duration::from_secs(30), ..PACE };
     let office = Notifications::with_pace(&[Manner::Take], pace).await.with_secret().await;
     let dead = HookSink::start(&[test_sink::Manner::Hang]).await;
     let well = HookSink::start(&[test_sink::Manner::Answer(200)]).await;
@@ -523,7 +530,7 @@ async fn one_dead_recipient_delays_no_other() {
 /// External addresses do not respond any more, but the mail server in the gateway's own network does.
 #[tokio::test]
 async fn a_lost_uplink_is_notified_by_the_channel_that_works() {
-    let pace = Pace { hook_patience: Duration::from_secs(30), ..PACE };
+    let pace = DeliveryTiming { hook_patience: Duration::from_secs(30), ..PACE };
     let office = Notifications::with_pace(&[Manner::Take], pace).await.with_secret().await;
     let outside = HookSink::start(&[test_sink::Manner::Hang]).await;
     let output = "the gateway's own uplink is down: no anchor answers".to_owned();
@@ -540,7 +547,7 @@ async fn a_lost_uplink_is_notified_by_the_channel_that_works() {
 #[tokio::test]
 async fn messages_that_always_fail_do_not_block_those_about_other_hosts() {
     let (first_pause, longest_pause) = (Duration::from_millis(300), Duration::from_millis(500));
-    let pace = Pace { first_pause, longest_pause, ..PACE };
+    let pace = DeliveryTiming { first_pause, longest_pause, ..PACE };
     let office = Notifications::with_pace(&[Manner::Take], pace).await.with_secret().await;
     let hook =
         HookSink::start(&[500, 500, 500, 500, 500, 500, 200, 500].map(test_sink::Manner::Answer)).await;
@@ -555,7 +562,11 @@ async fn messages_that_always_fail_do_not_block_those_about_other_hosts() {
 
 #[tokio::test]
 async fn a_mail_server_that_hangs_for_one_recipient_delays_no_other() {
-    let pace = Pace { longest_pause: Duration::from_secs(60), first_pause: Duration::from_secs(60), ..PACE };
+    let pace = DeliveryTiming {
+        longest_pause: Duration::from_secs(60),
+        first_pause: Duration::from_secs(60),
+        ..PACE
+    };
     let office = Notifications::with_pace(&[Manner::HangFor("hangs@example.org")], pace).await;
     office.mail("hangs@example.org", &down(7)).await;
     office.until(|rows| rows[0].0 > 0).await;
@@ -667,8 +678,8 @@ impl Notifications {
 }
 
 /// Pauses so long that only a change makes the delivery worker look at waiting messages.
-const PATIENT: Pace =
-    Pace { first_pause: Duration::from_secs(600), longest_pause: Duration::from_secs(600), ..PACE };
+const PATIENT: DeliveryTiming =
+    DeliveryTiming { first_pause: Duration::from_secs(600), longest_pause: Duration::from_secs(600), ..PACE };
 
 #[tokio::test]
 async fn a_removed_contact_gets_no_message() {
@@ -771,7 +782,7 @@ async fn two_hundred_refused_messages_do_not_block_later_ones() {
     let refused = vec![test_sink::Manner::Answer(422); 250];
     let hook = HookSink::start(&[refused, vec![test_sink::Manner::Answer(200)]].concat()).await;
     // Refused messages are retried only after the test.
-    let pace = Pace { refused_pause: Duration::from_secs(600), ..PACE };
+    let pace = DeliveryTiming { refused_pause: Duration::from_secs(600), ..PACE };
     let office = Notifications::with_pace(&[Manner::Take], pace).await.with_secret().await;
     for host in 0..250 {
         office.queue(Channel::Webhook, &hook.url(), &[down(host)]).await;

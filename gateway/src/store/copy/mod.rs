@@ -169,7 +169,7 @@ async fn early_events(
 ) -> anyhow::Result<()> {
     let newest: i64 =
         sqlx::query_scalar("select coalesce(max(seq), 0) from src.events").fetch_one(&mut *conn).await?;
-    let mut pace = Pace::new(from);
+    let mut pace = CopyPauses::new(from);
     loop {
         let sql = "insert into main.events select * from src.events
                    where seq > (select coalesce(max(seq), 0) from main.events) and seq <= $1
@@ -206,16 +206,16 @@ fn percent(done: i64, all: i64) -> u8 {
 }
 
 /// The pauses of a copy between its reads, so that a gateway can restart its log.
-struct Pace {
+struct CopyPauses {
     log: std::path::PathBuf,
     size: u64,
 }
 
-impl Pace {
-    fn new(original: &Path) -> Pace {
+impl CopyPauses {
+    fn new(original: &Path) -> CopyPauses {
         let log = beside(original, SIDE_FILES[0]);
         let size = size_of(&log);
-        Pace { log, size }
+        CopyPauses { log, size }
     }
 
     /// Sleeps as long as the read took. Sleeps longer if the log has grown, because it grows only

@@ -12,7 +12,9 @@ use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::messages::{
     Alerting, HostKey, HostSpec, KeyType, RoutePolicy, ServiceSpec, SshSpec, TIMEOUT_SHARE, Timing,
 };
-use fleetgate_engine::monitor::profile::{self, AlertingChange, Catalogue, Facts, Pace, ServiceOverride};
+use fleetgate_engine::monitor::profile::{
+    self, AlertingChange, Catalogue, CheckDefaults, Facts, ServiceOverride,
+};
 use serde_json::Value;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
@@ -259,7 +261,7 @@ impl HostRows {
         };
         let own = Some(host.profile.as_str()).filter(|p| !p.is_empty());
         let profiles = self.catalogue.of_host(own, &labels);
-        let pace = Pace { timing, ping: defaults.ping_interval };
+        let pace = CheckDefaults { timing, ping: defaults.ping_interval };
         let mut services = self.catalogue.fold(&profiles, facts, pace, &self.changes(id)?)?;
         zones::settle(&mut services, &labels);
         if let Some(Err(error)) = self.limits.get(&id).map(|limits| limit(&mut services, limits)) {

@@ -63,7 +63,7 @@ impl Facts {
 
 /// The timing of checks that neither a profile nor an override sets.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub struct CheckDefaults {
     pub timing: Timing,
     /// `ping` always sends, so it is rarer than checks that evidence satisfies for free.
     pub ping: Duration,
@@ -267,7 +267,7 @@ impl Catalogue {
         &self,
         profiles: &[&str],
         facts: Facts,
-        pace: Pace,
+        pace: CheckDefaults,
         overrides: &[ServiceOverride],
     ) -> Result<Vec<ServiceSpec>, BadCatalogue> {
         for name in profiles {
@@ -370,7 +370,7 @@ impl ServiceOverride {
 
     /// Creates the service for a host. Its interval is never shorter than that of the host, and its
     /// timeout ends before the next check, at any host interval.
-    fn offered(&self, facts: Facts, pace: Pace) -> Option<ServiceSpec> {
+    fn offered(&self, facts: Facts, pace: CheckDefaults) -> Option<ServiceSpec> {
         let check = self.check.clone().filter(|check| !self.disabled && facts.allow(check))?;
         let is_ping = matches!(check, Check::Ping { .. });
         let usual = if is_ping { pace.ping } else { pace.timing.interval };

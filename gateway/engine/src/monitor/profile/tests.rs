@@ -9,7 +9,7 @@ use super::*;
 use crate::monitor::thresholds::judge;
 
 const VPN: Facts = Facts { tunnel: true, behind: false, login: false, direct: false };
-const PACE: Pace = Pace { timing: Timing::DEFAULT, ping: Duration::from_secs(300) };
+const PACE: CheckDefaults = CheckDefaults { timing: Timing::DEFAULT, ping: Duration::from_secs(300) };
 
 fn catalogue(own: &[Profile]) -> Catalogue {
     Catalogue::new(own.to_vec(), Vec::new()).unwrap()
@@ -98,8 +98,10 @@ fn a_check_ends_before_the_next_one_begins_wherever_the_interval_is_set() {
 
 #[test]
 fn a_profile_s_service_fits_a_host_of_any_interval() {
-    let paced =
-        |secs| Pace { timing: Timing { interval: Duration::from_secs(secs), ..Timing::DEFAULT }, ..PACE };
+    let paced = |secs| CheckDefaults {
+        timing: Timing { interval: Duration::from_secs(secs), ..Timing::DEFAULT },
+        ..PACE
+    };
     let slow = catalogue(&[]).fold(&[DEFAULT], VPN, paced(3600), &[]).unwrap();
     assert!(slow.iter().all(|s| s.timing.interval == Duration::from_secs(3600)));
     let patient = ServiceOverride { timeout: Some(Duration::from_secs(50)), ..change("tunnel") };

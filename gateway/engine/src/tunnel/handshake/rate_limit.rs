@@ -33,15 +33,15 @@ const CELLS: usize = 16_384;
 
 /// A token bucket, stored as the time at which it is full again.
 #[derive(Clone, Copy)]
-struct Pace {
+struct RateLimit {
     interval: Duration,
     burst: Duration,
 }
 
-impl Pace {
+impl RateLimit {
     fn new(per_s: u32, burst: u32) -> Self {
         let interval = Duration::from_secs(1) / per_s.max(1);
-        Pace { interval, burst: interval * burst }
+        RateLimit { interval, burst: interval * burst }
     }
 
     fn take(self, full_at: &mut Mono, now: Mono) -> bool {
@@ -57,13 +57,13 @@ impl Pace {
 /// Token buckets of all sources, in a table that never grows. A source has two cells and passes if
 /// one of them has a token: a bystander is blocked only if floods fill both of its cells.
 struct Sources {
-    pace: Pace,
+    pace: RateLimit,
     cells: Box<[Mono]>,
     key: [u8; 32],
 }
 
 impl Sources {
-    fn new(pace: Pace, key: [u8; 32]) -> Self {
+    fn new(pace: RateLimit, key: [u8; 32]) -> Self {
         Sources { pace, cells: vec![Mono::ZERO; CELLS].into_boxed_slice(), key }
     }
 
@@ -128,7 +128,7 @@ pub struct Floods {
     proven: Sources,
     /// Limit over all proven sources, since they may be many as well. It equals the limit without
     /// load.
-    total: Pace,
+    total: RateLimit,
     total_full_at: Mono,
 }
 
@@ -137,9 +137,9 @@ impl Floods {
     pub fn new(load_per_s: u32, seed: [u8; 32]) -> Self {
         Floods {
             load: Load { limit: load_per_s, second: 0, count: 0, high: false },
-            unproven: Sources::new(Pace::new(UNPROVEN_PER_S, UNPROVEN_BURST), seed),
-            proven: Sources::new(Pace::new(PROVEN_PER_S, PROVEN_BURST), seed),
-            total: Pace::new(load_per_s, load_per_s),
+            unproven: Sources::new(RateLimit::new(UNPROVEN_PER_S, UNPROVEN_BURST), seed),
+            proven: Sources::new(RateLimit::new(PROVEN_PER_S, PROVEN_BURST), seed),
+            total: RateLimit::new(load_per_s, load_per_s),
             total_full_at: Mono::ZERO,
         }
     }

@@ -12,8 +12,8 @@ use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
 use super::super::files::read_only;
 use super::super::history::Table;
 use super::{
-    CHUNK, NEW_VERSION, Pace, Progress, attached, cannot_copy, closed, copy_table, create, percent, schema,
-    used,
+    CHUNK, CopyPauses, NEW_VERSION, Progress, attached, cannot_copy, closed, copy_table, create, percent,
+    schema, used,
 };
 use crate::clock;
 
@@ -99,7 +99,7 @@ async fn all_blocks(
     progress: Progress<'_>,
 ) -> anyhow::Result<()> {
     let all = used(conn, "src").await?;
-    let (mut pace, mut blocks, mut done) = (Pace::new(from), Blocks::new(newest, CHUNK_BYTES), 0);
+    let (mut pace, mut blocks, mut done) = (CopyPauses::new(from), Blocks::new(newest, CHUNK_BYTES), 0);
     loop {
         let begun = clock::now().mono;
         let Some(bytes) = blocks.copy_next(conn).await? else { return Ok(()) };
@@ -184,7 +184,7 @@ fn cut(sizes: &[(i64, i64)], most: u64) -> Option<(i64, u64)> {
 async fn old_samples(conn: &mut SqliteConnection, from: &Path, progress: Progress<'_>) -> anyhow::Result<()> {
     let last: i64 =
         sqlx::query_scalar("select coalesce(max(series), 0) from src.samples").fetch_one(&mut *conn).await?;
-    let mut pace = Pace::new(from);
+    let mut pace = CopyPauses::new(from);
     let mut place = (i64::MIN, i64::MIN);
     loop {
         let sql = "insert into main.samples select * from src.samples
