@@ -47,18 +47,18 @@ pub struct Body {
     /// The label `site` that the hosts share.
     pub site: Option<String>,
     #[serde(flatten)]
-    pub first: Option<Told>,
+    pub first: Option<WebhookNotification>,
     /// All of them; more than `notifications` lists at most.
     pub count: i64,
     /// In order; at most 500.
-    pub notifications: Vec<Told>,
+    pub notifications: Vec<WebhookNotification>,
 }
 
 /// One notification as a program gets it.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Told {
+pub struct WebhookNotification {
     pub notification: String,
-    pub object: ToldObject,
+    pub object: WebhookObject,
     /// `problem`, `recovery`, `reminder`, `flapping_start`, `flapping_end`, `acknowledged`,
     /// `downtime_start`, `downtime_end`, `downtime_cancelled`.
     #[serde(rename = "type")]
@@ -81,11 +81,11 @@ pub struct Told {
     /// The page of the host, where `public_url` is set.
     pub url: Option<String>,
     /// The rental that had the device when the notification became necessary.
-    pub rental: Option<ToldRental>,
+    pub rental: Option<WebhookRental>,
 }
 
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct ToldRental {
+pub struct WebhookRental {
     /// `l_...`.
     pub id: String,
     /// Its end.
@@ -93,7 +93,7 @@ pub struct ToldRental {
 }
 
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct ToldObject {
+pub struct WebhookObject {
     pub host_id: String,
     pub host: String,
     pub service: Option<String>,
@@ -102,7 +102,7 @@ pub struct ToldObject {
 
 impl Body {
     pub fn new(message: &MessageRow, contents: &Contents, public_url: Option<&str>) -> Body {
-        let notifications: Vec<Told> =
+        let notifications: Vec<WebhookNotification> =
             contents.notices.iter().map(|n| told(n, contents, public_url)).collect();
         Body {
             id: IdKind::Message.text(Id::from_i64(message.id)),
@@ -119,15 +119,15 @@ impl Body {
     }
 }
 
-fn told(notice: &NoticeRow, contents: &Contents, public_url: Option<&str>) -> Told {
+fn told(notice: &NoticeRow, contents: &Contents, public_url: Option<&str>) -> WebhookNotification {
     let host = &notice.host_name;
-    let rental = contents
-        .rented
-        .get(&notice.id)
-        .map(|rented| ToldRental { id: IdKind::Rental.text(rented.rental), until: ids::time(rented.until) });
-    Told {
+    let rental = contents.rented.get(&notice.id).map(|rented| WebhookRental {
+        id: IdKind::Rental.text(rented.rental),
+        until: ids::time(rented.until),
+    });
+    WebhookNotification {
         notification: IdKind::Notice.text(Id::from_i64(notice.id.0)),
-        object: ToldObject {
+        object: WebhookObject {
             host_id: IdKind::Host.text(notice.host),
             host: host.clone(),
             service: notice.service.clone(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::observer::{Incident, Millis, Seen, Timeline, Told};
+use super::observer::{Incident, Millis, ObservedNotification, Seen, Timeline};
 use super::truth::{Fault, Host, Reach, World};
 
 /// Time after a repair in which the old verdict is not yet false. The gateway notices the repair by
@@ -98,7 +98,7 @@ pub fn judge(case: &Case<'_>, timeline: &Timeline) -> Judged {
     Judged { wrong, ends, missing }
 }
 
-impl Told {
+impl ObservedNotification {
     /// Returns whether a message was or will be sent.
     fn is_told(&self) -> bool {
         !matches!(self.outcome.as_str(), "suppressed" | "new")
@@ -208,7 +208,7 @@ impl Case<'_> {
         impossible.then(|| "a handshake, and no session was possible".to_owned())
     }
 
-    fn told(&self, told: &Told) -> Option<Wrong> {
+    fn told(&self, told: &ObservedNotification) -> Option<Wrong> {
         let (possible, sure) = (self.possible(told.at, told.at), self.sure(told.at));
         let right = match (Host::named(&told.host), told.service.as_deref(), told.kind.as_str()) {
             (None, _, "problem" | "reminder") => possible.contains(&Fault::GatewayCut),
@@ -456,7 +456,7 @@ mod tests {
     #[test]
     fn a_recovery_in_mid_fault_is_false_and_one_that_was_held_is_none() {
         let spans = [span(Fault::Off(Host::One))];
-        let told = |ms, kind: &str, outcome: &str| Told {
+        let told = |ms, kind: &str, outcome: &str| ObservedNotification {
             at: BEGUN + ms,
             host: "one".into(),
             service: None,

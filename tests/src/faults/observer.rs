@@ -48,7 +48,7 @@ pub struct Seen {
 
 /// A notification.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Told {
+pub struct ObservedNotification {
     pub at: Millis,
     pub host: String,
     pub service: Option<String>,
@@ -71,7 +71,7 @@ pub struct Incident {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Timeline {
     pub seen: Vec<Seen>,
-    pub told: Vec<Told>,
+    pub told: Vec<ObservedNotification>,
     pub incidents: Vec<Incident>,
     /// Subjects of the messages that arrived.
     pub subjects: Vec<String>,
@@ -180,8 +180,8 @@ fn seen(host: Host, asked: Millis, row: &Value) -> Seen {
     }
 }
 
-fn told(row: &Value) -> Option<Told> {
-    Some(Told {
+fn told(row: &Value) -> Option<ObservedNotification> {
+    Some(ObservedNotification {
         at: time(&row["at"])?,
         host: text(&row["host"]),
         service: row["service"].as_str().map(str::to_owned),

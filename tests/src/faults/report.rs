@@ -1,7 +1,7 @@
 //! The printed report: a line for each cell, the timeline of a failed one, and the table of all.
 
 use super::judge::{Judged, Wrong};
-use super::observer::{Millis, Seen, Timeline, Told};
+use super::observer::{Millis, ObservedNotification, Seen, Timeline};
 use super::run::Outcome;
 
 /// False reports of one cell that are printed.
@@ -113,7 +113,7 @@ fn timeline(outcome: &Outcome, zero: Millis) -> Vec<String> {
     said.chain(outcome.timeline.subjects.iter().map(|subject| format!("    mail: {subject}"))).collect()
 }
 
-fn told_line(told: &Told) -> String {
+fn told_line(told: &ObservedNotification) -> String {
     let service = told.service.as_ref().map(|s| format!(" {s}")).unwrap_or_default();
     format!("notice {} {}{service} {} [{}] {}", told.kind, told.host, told.state, told.outcome, told.cause)
 }

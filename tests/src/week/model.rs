@@ -60,7 +60,7 @@ pub struct Shown {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Told {
+enum NotifiedState {
     Well,
     Down,
     Flapping,
@@ -84,7 +84,7 @@ struct Sheet {
     awaits: bool,
     /// When it became reachable again. A look that began before that shows the time before.
     back_since: Option<Mono>,
-    told: Told,
+    told: NotifiedState,
     failing_since: Option<Mono>,
     /// Since when it is hard down; after a restart, the time from which others are judged again.
     hard_since: Option<Mono>,
@@ -218,7 +218,7 @@ impl Model {
             current: true,
             awaits: false,
             back_since: None,
-            told: Told::Well,
+            told: NotifiedState::Well,
             failing_since: None,
             hard_since: None,
             among_failing: false,
@@ -478,21 +478,21 @@ impl Model {
         let (flapping, soft, up) = (sheet.flapping, sheet.is_soft(), sheet.hard_up);
         let shown = !sheet.is_failing();
         match (sheet.told, flapping) {
-            (Told::Flapping, true) => {}
-            (_, true) => self.say(n, "flapping_start", shown, Told::Flapping),
-            (Told::Flapping, false) => {
-                self.say(n, "flapping_end", up, Told::Well);
+            (NotifiedState::Flapping, true) => {}
+            (_, true) => self.say(n, "flapping_start", shown, NotifiedState::Flapping),
+            (NotifiedState::Flapping, false) => {
+                self.say(n, "flapping_end", up, NotifiedState::Well);
                 self.tell(n, at);
             }
-            (Told::Well, false) if !soft && !up => self.say(n, "problem", up, Told::Down),
-            (Told::Down, false) if !soft && up => self.say(n, "recovery", up, Told::Well),
+            (NotifiedState::Well, false) if !soft && !up => self.say(n, "problem", up, NotifiedState::Down),
+            (NotifiedState::Down, false) if !soft && up => self.say(n, "recovery", up, NotifiedState::Well),
             _ => {}
         }
     }
 
-    fn say(&mut self, n: usize, kind: &str, to: bool, told: Told) {
+    fn say(&mut self, n: usize, kind: &str, to: bool, told: NotifiedState) {
         let sheet = &mut self.sheets[n];
-        let from = Sheet::word(sheet.told != Told::Down);
+        let from = Sheet::word(sheet.told != NotifiedState::Down);
         self.said.push(format!("h{n} {kind} {from}>{}", Sheet::word(to)));
         sheet.told = told;
     }

@@ -3,7 +3,7 @@
 //! ```text
 //! Notice (a notification of the monitor) ─▶ Router ─▶ Post (to one contact, many notices)
 //!                                                  ─▶ Held (suppressed, with the reason)
-//!                                                  ─▶ Waits, Told (state for a restart)
+//!                                                  ─▶ Waits, Notified (state for a restart)
 //! ```
 //!
 //! [`Router`] guarantees for each contact that every notice ends as posted or as suppressed with a

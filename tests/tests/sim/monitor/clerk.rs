@@ -51,7 +51,7 @@ impl Again {
 
 /// The last notification.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Told {
+enum LastNotification {
     Well,
     Bad(u8),
     Flapping,
@@ -66,7 +66,7 @@ struct Sheet {
     hard: Option<u8>,
     failures: u32,
     flapping: bool,
-    told: Told,
+    told: LastNotification,
     /// Since when the hard state is a problem.
     bad_since: Option<u64>,
     reminded: Option<u64>,
@@ -102,7 +102,7 @@ impl Sheet {
             hard: None,
             failures: 0,
             flapping: false,
-            told: Told::Well,
+            told: LastNotification::Well,
             bad_since: None,
             reminded: None,
             ack: None,
@@ -162,8 +162,8 @@ impl Sheet {
 
     fn told_word(&self) -> &'static str {
         match self.told {
-            Told::Bad(code) => self.word(code),
-            Told::Well | Told::Flapping => self.word(0),
+            LastNotification::Bad(code) => self.word(code),
+            LastNotification::Well | LastNotification::Flapping => self.word(0),
         }
     }
 }
@@ -319,7 +319,7 @@ impl Clerk {
         self.look_at_time();
         let sheet = self.read(service);
         let again = sheet.rules.volatile && !sheet.flapping && !sheet.is_soft() && sheet.hard_is_bad();
-        if again && sheet.told == Told::Bad(code) && !self.is_held(service, true, code) {
+        if again && sheet.told == LastNotification::Bad(code) && !self.is_held(service, true, code) {
             self.say(service, "problem", sheet.word(code), sheet.word(code));
             self.sheet(service).reminded = Some(now);
         }
@@ -407,8 +407,8 @@ impl Clerk {
     fn obstacle(&self, service: Option<&str>, problem: bool, code: u8) -> Option<&'static str> {
         let sheet = self.read(service);
         let host_speaks = service.is_some() && self.host.hard_is_bad();
-        let early =
-            sheet.told == Told::Well && sheet.bad_since.is_some_and(|t| self.now < t + sheet.rules.delay);
+        let early = sheet.told == LastNotification::Well
+            && sheet.bad_since.is_some_and(|t| self.now < t + sheet.rules.delay);
         let obstacles = [
             (host_speaks, "host_down"),
             (sheet.old, "not_current"),
@@ -437,21 +437,21 @@ impl Clerk {
         let (told, hard) = (sheet.told, sheet.hard.unwrap_or(0));
         let (from, shown) = (sheet.told_word(), sheet.word(sheet.shown().unwrap_or(0)));
         if sheet.flapping {
-            if told != Told::Flapping && !self.is_held(service, false, 0) {
+            if told != LastNotification::Flapping && !self.is_held(service, false, 0) {
                 self.say(service, "flapping_start", from, shown);
-                self.sheet(service).told = Told::Flapping;
+                self.sheet(service).told = LastNotification::Flapping;
             }
             self.sheet(service).reminded = None;
             return;
         }
-        if told == Told::Flapping && !self.is_held(service, false, 0) {
+        if told == LastNotification::Flapping && !self.is_held(service, false, 0) {
             self.say(service, "flapping_end", from, sheet.word(hard));
-            self.sheet(service).told = Told::Well;
+            self.sheet(service).told = LastNotification::Well;
         }
         let sheet = self.read(service);
         let (told, from) = (sheet.told, sheet.told_word());
-        let owed = if hard == 0 { Told::Well } else { Told::Bad(hard) };
-        if told != Told::Flapping
+        let owed = if hard == 0 { LastNotification::Well } else { LastNotification::Bad(hard) };
+        if told != LastNotification::Flapping
             && !sheet.is_soft()
             && told != owed
             && !self.is_held(service, hard != 0, hard)
@@ -467,7 +467,10 @@ impl Clerk {
     fn remind(&mut self, service: Option<&str>, hard: u8) {
         let now = self.now;
         let sheet = self.read(service);
-        let owed = hard != 0 && sheet.told == Told::Bad(hard) && !sheet.is_soft() && sheet.rules.interval > 0;
+        let owed = hard != 0
+            && sheet.told == LastNotification::Bad(hard)
+            && !sheet.is_soft()
+            && sheet.rules.interval > 0;
         if !owed || self.is_held(service, true, hard) {
             self.sheet(service).reminded = None;
             return;

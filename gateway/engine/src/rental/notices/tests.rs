@@ -233,7 +233,7 @@ fn begun_at(second: i64) -> i64 {
 }
 
 /// What the contacts were sent last of each service: the begin of the problem, if it is not over.
-type Told = [Option<i64>; 3];
+type SentProblems = [Option<i64>; 3];
 
 proptest! {
     /// The naive model has no stages. It only knows that what holds for a minute and a look has been sent, and that
@@ -243,7 +243,7 @@ proptest! {
         steps in proptest::collection::vec(step(), 0..30)
     ) {
         let history = history(&steps);
-        let (mut known, mut told): (KnownProblems, Told) = (KnownProblems::new(), [None; 3]);
+        let (mut known, mut told): (KnownProblems, SentProblems) = (KnownProblems::new(), [None; 3]);
         let look_back = i64::try_from(GATHER.as_secs()).unwrap() + 2 * TICK;
         for second in (FROM..UNTIL).step_by(usize::try_from(TICK).unwrap()) {
             let (device, had_from) = (device_at(second), begun_at(second));

@@ -50,12 +50,12 @@ fn told(api: &mut TestApi) -> Vec<Vec<PolicyChange>> {
 
 /// The access by rentals, as the tunnel received it. Each change is applied as the filter applies it.
 #[derive(Debug, Default, PartialEq)]
-struct Told {
+struct ReceivedAccess {
     targets: BTreeMap<Id, TargetSpec>,
     grants: BTreeMap<Id, GrantSpec>,
 }
 
-impl Told {
+impl ReceivedAccess {
     fn hear(&mut self, api: &mut TestApi) {
         told(api).into_iter().for_each(|changes| self.take(changes));
     }
@@ -78,9 +78,9 @@ impl Told {
         }
     }
 
-    async fn at_a_start(api: &TestApi) -> Told {
+    async fn at_a_start(api: &TestApi) -> ReceivedAccess {
         let mut conn = api.state.store.reader().await.unwrap();
-        let mut told = Told::default();
+        let mut told = ReceivedAccess::default();
         told.take(policy::all(&mut conn, crate::clock::wall()).await.unwrap().changes);
         told
     }
@@ -102,13 +102,13 @@ async fn the_name_of_a_rental_leaves_the_packet_filter_with_its_customer() {
     let named = json!({ "device": "cam-1", "until": hence(HOUR), "name": "zora-cam" });
     let rental = rented(&api, named).await;
     post(&api, &rental, "end", json!({ "reason": "ended" })).await;
-    let mut told = Told::default();
+    let mut told = ReceivedAccess::default();
     told.hear(&mut api);
     assert_eq!(told.of(&rental).unwrap().0.name, "zora-cam", "it says for a day why nothing passes");
     must(&api.operator().delete("/api/v1/customers/crm-17").await);
     told.hear(&mut api);
     assert!(told.of(&rental).is_none(), "{told:?}");
-    assert_eq!(told, Told::at_a_start(&api).await);
+    assert_eq!(told, ReceivedAccess::at_a_start(&api).await);
 }
 
 #[tokio::test]
@@ -123,7 +123,7 @@ async fn a_rental_gives_its_renters_what_it_says() {
     assert_eq!((&rental["name"], &rental["renters"]), (&json!("entrance"), &json!([laptop])));
     assert_eq!(rental["access"], json!([{ "protocol": "tcp", "ports": [22, 443] }]));
     assert_eq!(rental["addresses"], json!(["10.115.255.128", "fd72:6c65:6574::3:ff80"]));
-    let mut told = Told::default();
+    let mut told = ReceivedAccess::default();
     told.hear(&mut api);
     let (target, grant) = told.of(&rental).unwrap();
     let device = id(IdKind::Host, text(&rental["device"]));
@@ -158,7 +158,7 @@ async fn a_rental_gives_its_renters_what_it_says() {
     told.hear(&mut api);
     let (target, grant) = told.of(&rental).unwrap();
     assert_eq!((target.name.as_str(), &grant.only), ("exit", &None));
-    assert_eq!(told, Told::at_a_start(&api).await);
+    assert_eq!(told, ReceivedAccess::at_a_start(&api).await);
 }
 
 #[tokio::test]
@@ -285,7 +285,7 @@ async fn an_alias_is_the_lowest_free_one_and_is_free_a_day_after_its_rental() {
     let resting = api.operator().post("/api/v1/bookings", more.clone()).await;
     assert_eq!(resting.code(), "alias_block_full", "it rests for a day");
     long_ago(&api, given_up).await;
-    let mut told = Told::default();
+    let mut told = ReceivedAccess::default();
     told.hear(&mut api);
     let next = must(&api.operator().post("/api/v1/bookings", more).await)["rentals"][0].clone();
     assert_eq!((&next["addresses"], &next["name"]), (&given_up["addresses"], &given_up["name"]));
@@ -304,7 +304,7 @@ async fn a_rental_that_has_rested_leaves_the_policy() {
     let mut api = shop().await;
     let rental = rented(&api, json!({ "device": "cam-1", "until": hence(HOUR) })).await;
     post(&api, &rental, "end", json!({ "reason": "ended" })).await;
-    let mut told = Told::default();
+    let mut told = ReceivedAccess::default();
     told.hear(&mut api);
     assert!(told.of(&rental).is_some(), "it says that it is over");
     let (store, handle) = (api.state.store.clone(), api.state.handle.clone());
@@ -314,7 +314,7 @@ async fn a_rental_that_has_rested_leaves_the_policy() {
     let later = crate::clock::wall() + Duration::from_secs(25 * HOUR);
     housekeeping::free_aliases(&store, &handle, later).await.unwrap();
     told.hear(&mut api);
-    assert_eq!(told, Told::default());
+    assert_eq!(told, ReceivedAccess::default());
     assert_eq!(must(&api.operator().get(&path(&rental)).await)["addresses"], json!([]));
 }
 
@@ -371,7 +371,7 @@ async fn a_swap_keeps_name_and_alias_and_needs_a_device_that_allows_the_access()
     }
     let body = json!({ "device": "cam-2", "access": [{ "protocol": "icmp" }] });
     let with_access = must(&change(&api, &rental, body).await).clone();
-    let mut told = Told::default();
+    let mut told = ReceivedAccess::default();
     told.hear(&mut api);
     let (target, grant) = told.of(&rental).unwrap();
     assert_eq!(target.host, id(IdKind::Host, text(&with_access["device"])));
@@ -382,13 +382,13 @@ async fn a_swap_keeps_name_and_alias_and_needs_a_device_that_allows_the_access()
         from >= Some(booked.as_millisecond()),
         "a clock that is set back opens no device before its swap"
     );
-    assert_eq!(told, Told::at_a_start(&api).await);
+    assert_eq!(told, ReceivedAccess::at_a_start(&api).await);
 }
 
 #[tokio::test]
 async fn what_is_not_confirmed_cancelled_or_without_a_device_permits_nothing() {
     let mut api = shop().await;
-    let mut told = Told::default();
+    let mut told = ReceivedAccess::default();
     let held = json!({ "customer": "crm-17", "external_ref": "o1", "hold_until": hence(600),
         "items": [{ "device": "cam-1", "until": hence(HOUR) }] });
     let held = must(&api.operator().post("/api/v1/bookings", held).await)["rentals"][0].clone();
@@ -407,10 +407,10 @@ async fn what_is_not_confirmed_cancelled_or_without_a_device_permits_nothing() {
     let (_, grant) = told.of(&held).unwrap();
     assert_eq!(grant.until.map(crate::ids::time).as_deref(), ended["ended_at"].as_str());
     assert_eq!(grant.access, [], "whatever the clock shows later");
-    assert_eq!(told, Told::at_a_start(&api).await);
+    assert_eq!(told, ReceivedAccess::at_a_start(&api).await);
     assert_eq!(api.operator().delete("/api/v1/devices/cam-1").await.status, 204);
     told.hear(&mut api);
-    assert_eq!(told, Told::default(), "the device has gone");
+    assert_eq!(told, ReceivedAccess::default(), "the device has gone");
 }
 
 #[tokio::test]
@@ -418,7 +418,7 @@ async fn the_filter_hears_of_an_end_with_the_next_rental_at_the_latest() {
     let mut api = shop().await;
     let now = json!({ "device": "cam-1", "until": hence(HOUR) });
     let first = rented(&api, now.clone()).await;
-    let mut told = Told::default();
+    let mut told = ReceivedAccess::default();
     told.hear(&mut api);
     assert!(!told.of(&first).unwrap().1.access.is_empty());
     // The end is committed, and is still on its way to the filter.
@@ -445,7 +445,7 @@ async fn rentals_of_an_earlier_version_get_their_aliases_at_a_start() {
     long_ago(&api, &rentals[1]).await;
     let sql = "update rentals set alias_slot = null, alias_v4 = null, alias_v6 = null";
     fixture::run(&api.state.store, sql, &[]).await;
-    assert_eq!(Told::at_a_start(&api).await, Told::default());
+    assert_eq!(ReceivedAccess::at_a_start(&api).await, ReceivedAccess::default());
     let room = (api.state.config.alias_slots, api.state.config.pools());
     let mut tx = api.state.store.begin().await.unwrap();
     assert_eq!(aliases::take_missing(&mut tx, room, crate::clock::wall()).await.unwrap(), 0);
@@ -454,7 +454,7 @@ async fn rentals_of_an_earlier_version_get_their_aliases_at_a_start() {
     assert_eq!(shown(&rentals[0]).await, rentals[0]["addresses"]);
     assert_eq!(shown(&rentals[1]).await, json!([]), "it is over");
     assert_eq!(shown(&rentals[2]).await, rentals[1]["addresses"], "the next free one");
-    let told = Told::at_a_start(&api).await;
+    let told = ReceivedAccess::at_a_start(&api).await;
     assert!(told.of(&rentals[0]).is_some() && told.of(&rentals[2]).is_some());
     // A block without room leaves the others as they are.
     fixture::run(&api.state.store, "update alias_blocks set slots = 1", &[]).await;
@@ -674,7 +674,7 @@ async fn said(api: &TestApi) -> BTreeMap<Id, Reach> {
     must(&listed)["items"].as_array().unwrap().iter().filter(permits).map(reach).collect()
 }
 
-fn told_of(told: &Told) -> BTreeMap<Id, Reach> {
+fn told_of(told: &ReceivedAccess) -> BTreeMap<Id, Reach> {
     let reach = |(rental, target): (&Id, &TargetSpec)| {
         let grant = &told.grants[rental];
         let time = |at: Option<_>| at.map(crate::ids::time).unwrap_or_default();
@@ -742,14 +742,14 @@ async fn the_policy_is_what_the_windows_say_after_any_calls() {
     for seed in 1..=6 {
         let mut api = shop().await;
         device(&api, "cam-3").await;
-        let (mut dice, mut bookings, mut told) = (fixture::Dice(seed), Vec::new(), Told::default());
+        let (mut dice, mut bookings, mut told) = (fixture::Dice(seed), Vec::new(), ReceivedAccess::default());
         for n in 0..50 {
             step(&api, &mut dice, &mut bookings).await;
             told.hear(&mut api);
             assert_eq!(told_of(&told), said(&api).await, "seed {seed}, step {n}");
         }
         assert!(bookings.len() >= 5, "seed {seed}: {}", bookings.len());
-        assert_eq!(told, Told::at_a_start(&api).await, "seed {seed}");
+        assert_eq!(told, ReceivedAccess::at_a_start(&api).await, "seed {seed}");
     }
 }
 
