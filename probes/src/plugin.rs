@@ -3,6 +3,7 @@
 //! Any bytes and any ending give one bounded, harmless result. The exit code decides, never the
 //! text. The module knows neither where the command ran nor which state follows from the result.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cause::Cause;
@@ -31,7 +32,8 @@ pub struct PluginResult {
     pub text: String,
     /// The further lines, with their blanks, tabs and empty lines.
     pub long_text: String,
-    pub metrics: Vec<Metric>,
+    /// Shared by all copies of the result: a state and a sample are made of each.
+    pub metrics: Arc<[Metric]>,
     /// Reports of skipped performance data and of truncation.
     pub warnings: Vec<String>,
 }
@@ -56,7 +58,7 @@ impl PluginResult {
             cause: Cause::Answered,
             text: text.into(),
             long_text: String::new(),
-            metrics,
+            metrics: metrics.into(),
             warnings: Vec::new(),
         }
     }
@@ -65,6 +67,14 @@ impl PluginResult {
     #[must_use]
     pub fn because(self, cause: Cause) -> Self {
         PluginResult { cause, ..self }
+    }
+
+    /// Adds metrics to those that it has.
+    pub fn add_metrics(&mut self, more: impl IntoIterator<Item = Metric>) {
+        let mut more = more.into_iter().peekable();
+        if more.peek().is_some() {
+            self.metrics = self.metrics.iter().cloned().chain(more).collect();
+        }
     }
 
     pub fn ok(text: impl Into<String>) -> Self {
@@ -106,7 +116,7 @@ impl PluginResult {
     pub fn apply(mut self, limits: &[(String, Thresholds)]) -> Self {
         let own = self.status;
         for (label, limits) in limits.iter().filter(|(_, limits)| !limits.is_unset()) {
-            let metric = self.metrics.iter_mut().find(|m| m.label == *label);
+            let metric = Arc::make_mut(&mut self.metrics).iter_mut().find(|m| m.label == *label);
             let value = metric.as_ref().and_then(|m| m.value);
             let judged = limits.judge(value);
             if let Some(remark) = remark(own, judged, label, metric.as_deref(), limits) {

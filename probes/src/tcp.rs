@@ -78,7 +78,7 @@ mod tests {
     fn a_connection_is_ok_with_its_time() {
         let r = judge(443, &ConnectEnd::Connected(Duration::from_millis(25)));
         assert_eq!((r.status, r.text.as_str()), (Status::Ok, "port 443 answers in 25.0 ms"));
-        assert_eq!(r.metrics, [Metric::amount("time", 0.025, "s")]);
+        assert_eq!(*r.metrics, [Metric::amount("time", 0.025, "s")]);
     }
 
     #[test]

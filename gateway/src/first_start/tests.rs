@@ -350,7 +350,7 @@ async fn an_older_history_is_converted_while_the_gateway_takes_samples_and_its_f
     fixture::old_history(dir.path()).await;
     fixture::run_on(&dir.path().join(HISTORY_FILE), &OLD_SAMPLES).await;
     let server = start(dir.path(), &|_| Ok(())).await.unwrap();
-    let metrics = vec![Metric::plain("rta", 0.5, "ms")];
+    let metrics = [Metric::plain("rta", 0.5, "ms")].into();
     let (host, at) = (HostId::from_i64(9), crate::clock::wall());
     let sample = Sample { host, service: "ping".into(), at, metrics };
     record(&server.state.history, &server.state.store, &[sample]).await;

@@ -125,7 +125,7 @@ pub(crate) fn up(host: HostId) -> HostState {
         asked: Some([172, 24, 0, 7].into()),
         strange_key: Some("SHA256:strange".into()),
         output: "an authenticated packet 2 s ago".into(),
-        detail: Detail { metrics: vec![Metric::amount("packet_age", 2.0, "s")], ..Detail::default() },
+        detail: Detail { metrics: [Metric::amount("packet_age", 2.0, "s")].into(), ..Detail::default() },
         notified: None,
         notification: NotificationState::default(),
         taken: Default::default(),
@@ -154,12 +154,13 @@ pub(crate) fn service(name: &str, status: Status) -> ServiceState {
             cause: Cause::Answered,
             text: format!("{name} is {}", status.name()),
             long_text: "more".into(),
-            metrics: vec![Metric {
+            metrics: [Metric {
                 warn: "@10:20".parse().ok(),
                 crit: "~:90".parse().ok(),
                 min: Some(0.0),
                 ..Metric::plain("rtt", 12.5, "ms")
-            }],
+            }]
+            .into(),
             warnings: vec!["skipped 'x'".into()],
         },
         notified: None,

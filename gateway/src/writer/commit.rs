@@ -253,14 +253,14 @@ mod tests {
         match round % 11 {
             0 => (host.since, host.status) = (at, HostStatus::Down),
             1 => (host.output, host.last_alive) = (round.to_string(), Some(at)),
-            2 => host.detail.metrics = vec![Metric::plain("rta", round as f64, "ms")],
+            2 => host.detail.metrics = [Metric::plain("rta", round as f64, "ms")].into(),
             3 => host.notification.recent.push(2),
             4 => host.detail.long_text = round.to_string(),
             5 => {
                 (service.since, service.status) = (at, Some(Status::Warning));
                 service.result.status = Status::Warning;
             }
-            6 => service.result.metrics = vec![Metric::plain("used", round as f64, "%")],
+            6 => service.result.metrics = [Metric::plain("used", round as f64, "%")].into(),
             7 => service.notification.awaits_result ^= true,
             8 => service.result.warnings = vec![round.to_string()],
             9 => service.next_check = Some(at),

@@ -414,7 +414,8 @@ mod tests {
     #[test]
     fn samples_are_bounded_and_full_logs_report_no_room() {
         let mut pending = Pending::default();
-        let sample = Sample { host: HOST, service: String::new(), at: Wall::from_millis(0), metrics: vec![] };
+        let sample =
+            Sample { host: HOST, service: String::new(), at: Wall::from_millis(0), metrics: [].into() };
         let samples = vec![Record::Sample(sample); MAX_SAMPLES + 5];
         pending.add(samples, at(0));
         pending.add(vec![event(); MAX_LOG], at(0));

@@ -59,7 +59,12 @@ fn typed(fingerprint: &str) -> HostKey {
 
 fn sample(host: HostId, at: i64) -> Record {
     let metrics = vec![Metric::plain("rtt", at as f64, "ms")];
-    Record::Sample(Sample { host, service: "ping".into(), at: Wall::from_millis(at), metrics })
+    Record::Sample(Sample {
+        host,
+        service: "ping".into(),
+        at: Wall::from_millis(at),
+        metrics: metrics.into(),
+    })
 }
 
 #[tokio::test]

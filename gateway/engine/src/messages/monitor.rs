@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fleetgate_probes::job::Job;
@@ -429,7 +430,7 @@ pub fn is_through_tunnel(source: &str) -> bool {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Detail {
     pub long_text: String,
-    pub metrics: Vec<Metric>,
+    pub metrics: Arc<[Metric]>,
     /// Performance data that was skipped, with the reason.
     pub warnings: Vec<String>,
 }
@@ -471,7 +472,7 @@ pub struct Sample {
     /// Empty for the host check itself.
     pub service: String,
     pub at: Wall,
-    pub metrics: Vec<Metric>,
+    pub metrics: Arc<[Metric]>,
 }
 
 /// One line of the event log; the sequence number is the store's.

@@ -28,7 +28,11 @@ mod tests {
     use crate::id::Id;
 
     fn said(forecast: &FullAt, metrics: Vec<Metric>, at: i64) -> Option<Metric> {
-        full_within(&PluginResult { metrics, ..PluginResult::ok("") }, forecast, Wall::from_millis(at))
+        full_within(
+            &PluginResult { metrics: metrics.into(), ..PluginResult::ok("") },
+            forecast,
+            Wall::from_millis(at),
+        )
     }
 
     #[test]

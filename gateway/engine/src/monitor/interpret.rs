@@ -133,7 +133,7 @@ pub fn session(
         failure => *failure == SshFailure::Timeout,
     });
     let mut result = ssh::judge(&seen);
-    result.metrics.extend(connect.filter(|_| answer.reused).map(tcp::time));
+    result.add_metrics(connect.filter(|_| answer.reused).map(tcp::time));
     Some(Finding { result, silence })
 }
 

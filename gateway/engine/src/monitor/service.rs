@@ -370,7 +370,7 @@ impl Service {
     /// the result.
     pub fn judged(&self, mut result: PluginResult, at: Wall) -> Evaluated {
         let forecast = self.forecast.as_ref();
-        result.metrics.extend(forecast.and_then(|forecast| forecast::full_within(&result, forecast, at)));
+        result.add_metrics(forecast.and_then(|forecast| forecast::full_within(&result, forecast, at)));
         thresholds::judge(result, &self.spec.check, &self.spec.thresholds, &self.result.metrics)
     }
 

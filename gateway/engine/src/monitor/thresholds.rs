@@ -36,7 +36,7 @@ pub fn judge(
     let own = result.status;
     if let Check::Sensor(Sensor::Values { .. }) = check {
         let lost = lost(&result, thresholds, before);
-        result.metrics.extend(lost);
+        result.add_metrics(lost);
     }
     let asked = |t: &Threshold| has(&result.metrics, &t.metric) || !may_lack(check, &t.metric);
     let limits = limits(thresholds, asked);

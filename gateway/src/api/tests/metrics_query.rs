@@ -22,7 +22,7 @@ use crate::store::history::{SeriesCache, series};
 const LAST: u32 = u32::MAX >> 1;
 
 pub(super) fn sample(host: HostId, service: &str, at: Second, metrics: Vec<Metric>) -> Sample {
-    Sample { host, service: service.into(), at: Wall::from_millis(at * 1_000), metrics }
+    Sample { host, service: service.into(), at: Wall::from_millis(at * 1_000), metrics: metrics.into() }
 }
 
 /// Records samples as the writer does.

@@ -366,7 +366,7 @@ mod tests {
         let (client, api) = crate::cli::tests::connected().await;
         let made: Value = client.post("/devices", &json!({ "name": "cam-1" })).await.unwrap();
         let host: HostId = made["device"]["id"].as_str().unwrap()[2..].parse().unwrap();
-        let rta = |value: f64| vec![Measured::amount("rta", value, "ms")];
+        let rta = |value: f64| [Measured::amount("rta", value, "ms")].into();
         let mut state = fixture::service("ping", Status::Ok);
         state.result.metrics = rta(9.0);
         let store = &api.state.store;

@@ -2,6 +2,7 @@
 //!
 //! They only illustrate the mail. It is sent without them if they cannot be read in a moment.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fleetgate_engine::history::query::{Plan, Tier, columns};
@@ -54,7 +55,7 @@ impl Round {
     }
 
     /// Returns the metrics of the last result.
-    async fn metrics(&self, notice: &NoticeRow, service: Option<&str>) -> anyhow::Result<Vec<Metric>> {
+    async fn metrics(&self, notice: &NoticeRow, service: Option<&str>) -> anyhow::Result<Arc<[Metric]>> {
         let mut conn = self.store.reader().await?;
         let metrics = match service {
             Some(service) => {

@@ -627,7 +627,7 @@ async fn ping_of(office: &Notifications, values: &[f64]) -> Message {
         host,
         service: "ping".into(),
         at: now - Duration::from_secs(60 * (values.len() - at) as u64),
-        metrics: vec![metric(*value)],
+        metrics: [metric(*value)].into(),
     };
     let samples: Vec<Sample> = values.iter().enumerate().map(sample).collect();
     let mut tx = office.store.begin().await.unwrap();

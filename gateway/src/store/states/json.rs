@@ -1,11 +1,12 @@
 //! The columns of states that hold lists, as JSON.
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
+use fleetgate_engine::messages::{Digest, Identity, Taken};
 use fleetgate_probes::range::Range;
 use fleetgate_probes::sample::Metric;
 use serde::{Deserialize, Serialize};
-
-use fleetgate_engine::messages::{Digest, Identity, Taken};
 
 /// A metric in the form of the column. Ranges are stored as text.
 #[derive(Serialize, Deserialize)]
@@ -40,7 +41,7 @@ pub(super) fn metrics_json(metrics: &[Metric]) -> String {
     serde_json::to_string(&stored).expect("metrics are plain values")
 }
 
-pub(super) fn metrics_from_json(text: &str) -> anyhow::Result<Vec<Metric>> {
+pub(super) fn metrics_from_json(text: &str) -> anyhow::Result<Arc<[Metric]>> {
     let range = |text: Option<String>| text.map(|t| t.parse::<Range>()).transpose();
     let stored: Vec<StoredMetric<'_>> = serde_json::from_str(text)?;
     stored

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
 use fleetgate::history::Recorder;
@@ -45,7 +46,7 @@ impl Fleet {
     pub fn results(&mut self, hosts: Range<u32>, at: Second) -> (Vec<Sample>, u64) {
         let (mut results, mut values) = (Vec::new(), 0);
         for n in (hosts.start * OF_HOST..hosts.end * OF_HOST).step_by(OF_SERVICE as usize) {
-            let metrics: Vec<Metric> = (n..n + OF_SERVICE).filter_map(|n| self.metric(n, at)).collect();
+            let metrics: Arc<[Metric]> = (n..n + OF_SERVICE).filter_map(|n| self.metric(n, at)).collect();
             values += metrics.len() as u64;
             if !metrics.is_empty() {
                 let host = HostId::from_i64(self.first_host + i64::from(n / OF_HOST));

@@ -267,7 +267,7 @@ impl Batch {
 
 fn sample(Value { series, at, value }: Value) -> Sample {
     let (label, uom) = SERIES[series];
-    let metrics = vec![Metric { value, ..Metric::gap(label, uom) }];
+    let metrics = [Metric { value, ..Metric::gap(label, uom) }].into();
     let at = Wall::from_millis(at * 1_000 + 250);
     Sample { host: HostId::from_i64(HOST), service: SERVICE.to_owned(), at, metrics }
 }

@@ -55,7 +55,7 @@ fn an_older_result_changes_no_state_and_its_metrics_are_recorded() {
         lab.records.clear();
         let at = send_late(&mut lab, name, size(3.0), 30 * MINUTE);
         let service = name.unwrap_or_default().to_owned();
-        let sample = Record::Sample(Sample { host, service, at, metrics: size(3.0) });
+        let sample = Record::Sample(Sample { host, service, at, metrics: size(3.0).into() });
         assert_eq!(recorded(&lab), [sample, Record::Reply(Ticket(7), Outcome::Older)]);
     }
 }

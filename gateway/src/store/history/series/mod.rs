@@ -190,7 +190,7 @@ pub async fn number(
             numbered.too_old += sample.metrics.len() as u64;
             continue;
         }
-        for metric in &sample.metrics {
+        for metric in sample.metrics.iter() {
             let (service, label, uom) = (&sample.service, &metric.label, &metric.uom);
             let value = metric.value.filter(|value| value.is_finite());
             let name = Name { host: sample.host, service, label, uom, is_gap: value.is_none() };

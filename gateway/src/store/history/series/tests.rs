@@ -7,7 +7,12 @@ pub(super) const HOST: HostId = Id::from_i64(7);
 pub(super) const START: Second = 20_000 * DAY;
 
 pub(super) fn sample(at: Second, metrics: Vec<Metric>) -> Sample {
-    Sample { host: HOST, service: "ping".into(), at: Wall::from_millis(at * 1_000 + 999), metrics }
+    Sample {
+        host: HOST,
+        service: "ping".into(),
+        at: Wall::from_millis(at * 1_000 + 999),
+        metrics: metrics.into(),
+    }
 }
 
 pub(super) fn plain(label: &str, uom: &str) -> Metric {

@@ -6,6 +6,7 @@
 mod changes;
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 
 use fleetgate_engine::id::{CustomerId, HostId, Id, PeerId, PersonId};
 use fleetgate_engine::messages::{HostState, HostStatus, ServiceState};
@@ -199,7 +200,7 @@ pub struct SeenService {
     /// `None`: there is no result yet.
     pub since: Option<Wall>,
     pub output: String,
-    pub metrics: Vec<Metric>,
+    pub metrics: Arc<[Metric]>,
 }
 
 const PENDING: &str = "pending";
@@ -268,7 +269,7 @@ fn service_within(state: &ServiceState, time: Window, hard_since: Option<Wall>) 
         status: PENDING,
         since: None,
         output: String::new(),
-        metrics: Vec::new(),
+        metrics: Arc::default(),
     };
     if !state.last_check.is_some_and(|at| contains(time, at)) {
         return nothing;

@@ -313,7 +313,7 @@ fn a_result_from_before_or_after_the_window_is_never_seen() {
             let is_last = service.status == state.status.map_or("pending", Status::name);
             assert!(is_last || contains(time, state.hard_since), "{state:?} in {time:?}");
         } else {
-            let nothing = (PENDING, None, String::new(), Vec::new());
+            let nothing = (PENDING, None, String::new(), Arc::default());
             assert_eq!((service.status, service.since, service.output, service.metrics), nothing);
             assert_eq!((status, since), (PENDING, None));
         }
