@@ -15,10 +15,24 @@ pub fn wall() -> Wall {
     Wall::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Returns how long ago this time of the kernel was. It is a time by the wall clock, so that a step of that clock since
-/// then shows in the result.
-pub fn since_kernel_time(since_1970: Duration) -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(since_1970)
+/// Both clocks at one moment, to convert times that the kernel notes.
+pub struct Moment {
+    mono: Mono,
+    since_1970: Duration,
+}
+
+impl Moment {
+    pub fn now() -> Moment {
+        Moment {
+            mono: boot_time(),
+            since_1970: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+        }
+    }
+
+    /// Converts a time that lies before this moment. A step of the wall clock between the two shows in the result.
+    pub fn mono_at(&self, since_1970: Duration) -> Mono {
+        self.mono - self.since_1970.saturating_sub(since_1970)
+    }
 }
 
 /// Returns the instant at which a task with this time limit must be finished.

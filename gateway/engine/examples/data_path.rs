@@ -69,7 +69,7 @@ impl Gateway {
 
     fn receive(&mut self, n: u8, bytes: &[u8]) {
         self.tunnel
-            .handle(Input::Datagram { from: outer(n), to: None, waited: Duration::ZERO, bytes }, self.now);
+            .handle(Input::Datagram { from: outer(n), to: None, arrived: self.now.mono, bytes }, self.now);
     }
 
     /// Takes the outputs of a turn. Datagrams are kept if the load needs them, and counted otherwise.

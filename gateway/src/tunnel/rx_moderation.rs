@@ -44,16 +44,18 @@ impl RxModeration {
         self.asked = self.asked.saturating_sub(1);
     }
 
-    /// Returns the time since the last look. Before the first one it is zero.
-    pub fn since_look(&self, now: Mono) -> Duration {
-        self.looked.map_or(Duration::ZERO, |looked| now.since(looked))
+    /// Returns the time of the last look, or that of the start of the machine.
+    pub fn last_look(&self) -> Mono {
+        self.looked.unwrap_or(Mono::ZERO)
     }
 
     /// Records that the socket was read and returned this many datagrams. `is_timed`: the kernel told when each of
     /// them had arrived.
     pub fn looked(&mut self, datagrams: usize, is_timed: bool, now: Mono) {
         self.looked = Some(now);
-        self.is_timed = is_timed;
+        if datagrams > 0 {
+            self.is_timed = is_timed;
+        }
         if datagrams >= BUSY {
             self.attentive_until = Some(now + ATTENTIVE);
         }
@@ -101,9 +103,11 @@ mod tests {
             rest.answered();
             assert_eq!(rest.left(0, ms(10)), gathered);
             assert_eq!(rest.left(0, ms(11)), Duration::ZERO);
-            assert_eq!(rest.since_look(ms(15)), Duration::from_millis(5));
+            rest.looked(0, true, ms(12));
+            assert_eq!(rest.left(0, ms(12)), gathered, "a look that found nothing tells nothing");
+            assert_eq!(rest.last_look(), ms(12));
             rest.answered();
-            assert_eq!(rest.left(0, ms(11)), Duration::from_millis(49));
+            assert_eq!(rest.left(0, ms(13)), Duration::from_millis(49));
         }
     }
 

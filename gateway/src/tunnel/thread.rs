@@ -131,13 +131,14 @@ impl<N: Noise> TunnelThread<N> {
         let now = clock::now();
         let tunnel = &mut self.tunnel;
         let (mut count, mut is_timed) = (0, true);
-        // What came before the last look was read then. A step of the wall clock would show as a longer time.
-        let longest = self.rest.since_look(now.mono);
-        self.udp.receive(|from, to, waited, bytes| {
+        // A step of the wall clock shows as an earlier time. Most datagrams came after the last look: only a full turn
+        // leaves some of them for the next one.
+        let last_look = self.rest.last_look();
+        self.udp.receive(|from, to, arrived, bytes| {
             count += 1;
-            is_timed &= waited.is_some();
-            let waited = waited.unwrap_or_default().min(longest);
-            tunnel.handle(Input::Datagram { from, to, waited, bytes }, now);
+            is_timed &= arrived.is_some();
+            let arrived = arrived.unwrap_or(now.mono).max(last_look);
+            tunnel.handle(Input::Datagram { from, to, arrived, bytes }, now);
         });
         self.rest.looked(count, is_timed, now.mono);
     }

@@ -7,16 +7,16 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use anyhow::Context as _;
 use fleetgate_engine::messages::Transmit;
+use fleetgate_engine::time::Mono;
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-use crate::clock;
+use crate::clock::Moment;
 
 /// A GRO batch fills one buffer with up to 64 KiB. The rest shifts each buffer in the processor's cache, where
 /// the beginnings of all buffers would otherwise share one place.
@@ -121,22 +121,23 @@ impl Udp {
         self.socket.readable().await
     }
 
-    /// Passes on the datagrams that have arrived, a few batches at most, each with the time that it lay here, if the
-    /// kernel tells it. An error of a single datagram is ignored, such as the ICMP port unreachable of a peer that
+    /// Passes on the datagrams that have arrived, a few batches at most, each with the time at which it came,
+    /// if the kernel tells it. An error of a single datagram is ignored, such as the ICMP port unreachable of a peer that
     /// has left.
-    pub fn receive(&mut self, mut each: impl FnMut(SocketAddr, Option<IpAddr>, Option<Duration>, &[u8])) {
+    pub fn receive(&mut self, mut each: impl FnMut(SocketAddr, Option<IpAddr>, Option<Mono>, &[u8])) {
         let mut datagrams = 0;
         for _ in 0..BATCHES_PER_TURN {
             let Ok(count) = self.receive_batch() else { return };
             self.passage.note_passed();
+            let read = Moment::now();
             for (meta, buffer) in self.meta[..count].iter().zip(self.buffers.chunks(BUFFER)) {
                 let from = canonical(meta.addr);
                 let to = meta.dst_ip.map(|ip| ip.to_canonical());
                 // quinn-udp has asked the kernel for it.
-                let waited = meta.timestamp.map(clock::since_kernel_time);
+                let arrived = meta.timestamp.map(|at| read.mono_at(at));
                 // The stride is zero only for an empty datagram, which carries nothing.
                 for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
-                    each(from, to, waited, datagram);
+                    each(from, to, arrived, datagram);
                     datagrams += 1;
                 }
             }
@@ -258,9 +259,10 @@ fn set(socket: &std::net::UdpSocket, level: libc::c_int, name: libc::c_int, valu
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
 
-    const LAIN: Duration = Duration::from_millis(20);
+    use super::*;
+    use crate::clock;
 
     #[tokio::test]
     async fn v4_and_v6_come_and_go_through_one_socket() {
@@ -274,11 +276,7 @@ mod tests {
             peer.send_to(b"hello", gate).unwrap();
             udp.readable().await.unwrap();
             let mut seen = Vec::new();
-            std::thread::sleep(LAIN);
-            udp.receive(|from, to, waited, bytes| {
-                assert!(waited.is_some_and(|waited| waited >= LAIN && waited < 1_000 * LAIN), "{waited:?}");
-                seen.push((from, to, bytes.to_vec()));
-            });
+            udp.receive(|from, to, _, bytes| seen.push((from, to, bytes.to_vec())));
             assert_eq!(seen.len(), 1);
             assert_eq!(seen[0].0, peer.local_addr().unwrap());
             let reply = Transmit { to: seen[0].0, from: seen[0].1, size: 3, bytes: b"onetwo3".to_vec() };
@@ -289,6 +287,30 @@ mod tests {
                 assert_eq!(&buf[..n], expected);
             }
         }
+    }
+
+    #[tokio::test]
+    async fn the_time_in_the_socket_does_not_count() {
+        const LAIN: Duration = Duration::from_millis(20);
+        let gate = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let to = gate.local_addr().unwrap();
+        let mut udp = Udp::new(gate, SocketStats::default()).unwrap();
+        let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        // The kernel notes the times soon after the first socket has asked for them. Until then it tells that of the read.
+        for _ in 0..50 {
+            let sent = clock::now().mono;
+            peer.send_to(b"hello", to).unwrap();
+            udp.readable().await.unwrap();
+            std::thread::sleep(LAIN);
+            let mut arrivals = Vec::new();
+            udp.receive(|_, _, arrived, _| arrivals.push(arrived.expect("the kernel tells it")));
+            let [arrived] = arrivals[..] else { panic!("one datagram, not {arrivals:?}") };
+            assert!(sent <= arrived + LAIN && arrived <= clock::now().mono);
+            if clock::now().mono.since(arrived) >= LAIN {
+                return;
+            }
+        }
+        panic!("each datagram came when it was read");
     }
 
     #[tokio::test]

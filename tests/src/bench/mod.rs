@@ -271,7 +271,7 @@ impl Gate {
 
     /// Returns the datagrams that the gateway sends.
     pub fn receive(&mut self, from: SocketAddr, bytes: &[u8]) -> Vec<Vec<u8>> {
-        let input = Input::Datagram { from, to: None, waited: Duration::ZERO, bytes };
+        let input = Input::Datagram { from, to: None, arrived: self.now.mono, bytes };
         self.tunnel.handle(input, self.now);
         self.drain()
     }

@@ -105,12 +105,12 @@ impl WireDay {
 
 #[derive(Debug)]
 pub enum Input<'a> {
-    /// One UDP datagram (already split out of a GRO batch). `to` is the local address it came to. `waited`: how long it
-    /// lay in the socket, which is no part of a round trip.
+    /// One UDP datagram (already split out of a GRO batch). `to` is the local address it came to. `arrived`: when it
+    /// came to the socket. The time that it lay there is no part of a round trip.
     Datagram {
         from: SocketAddr,
         to: Option<IpAddr>,
-        waited: Duration,
+        arrived: Mono,
         bytes: &'a [u8],
     },
     Command(Command),

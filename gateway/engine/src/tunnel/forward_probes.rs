@@ -64,8 +64,8 @@ impl InFlight {
 
     /// Says what a packet of its flow means, and whether the target needs a reset. `None`: it is no
     /// answer to the probe.
-    fn read(&self, packet: &[u8], now: Mono) -> Option<(ForwardProbeOutcome, Option<u32>)> {
-        let took = now.since(self.sent.unwrap_or(now));
+    fn read(&self, packet: &[u8], arrived: Mono) -> Option<(ForwardProbeOutcome, Option<u32>)> {
+        let took = arrived.since(self.sent.unwrap_or(arrived));
         let expected = |acknowledged| match self.sign {
             Sign::Connect { seq, .. } => seq.wrapping_add(1) == acknowledged,
             Sign::Echo(_) => false,
@@ -171,10 +171,11 @@ impl<N: Noise> Tunnel<N> {
     /// # Errors
     /// Fails when it is no answer to the probe.
     pub(super) fn diverted(&mut self, flow: FlowId, packet: &[u8]) -> Result<(), DropReason> {
-        let now = self.now.mono;
+        let arrived = self.arrived;
         let found = self.forward_probes.iter().position(|probe| probe.flow == flow);
         let place = found.ok_or(DropReason::NoFlow)?;
-        let (outcome, reset_at) = self.forward_probes[place].read(packet, now).ok_or(DropReason::NoFlow)?;
+        let (outcome, reset_at) =
+            self.forward_probes[place].read(packet, arrived).ok_or(DropReason::NoFlow)?;
         let probe = self.forward_probes.remove(place);
         self.finish_probe(probe, outcome, reset_at);
         Ok(())

@@ -146,7 +146,7 @@ pub struct Tunnel<N: Noise> {
     dial_scratch: Box<[u8]>,
     budget: Budget,
     now: Now,
-    /// When the datagram of this turn came to the socket.
+    /// When the datagram of this turn came to the socket. Without a datagram it is `now`.
     arrived: Mono,
     quiet: bool,
 }
@@ -215,9 +215,10 @@ impl<N: Noise> Tunnel<N> {
 
     pub fn handle(&mut self, input: Input<'_>, now: Now) {
         self.begin(now);
+        self.arrived = now.mono;
         match input {
-            Input::Datagram { from, to, waited, bytes } => {
-                self.arrived = now.mono - waited;
+            Input::Datagram { from, to, arrived, bytes } => {
+                self.arrived = arrived;
                 self.datagram(from, to, bytes);
             }
             Input::Command(command) => self.command(command),

@@ -157,13 +157,13 @@ impl<N: Noise> Tunnel<N> {
     /// Completes the requested handshakes. A handshake that began before the request does not
     /// count.
     pub(super) fn answer_handshakes(&mut self, slot: Slot, begun: Mono) {
-        let now = self.now.mono;
+        let arrived = self.arrived;
         let Some(live) = self.peers.get_mut(slot).and_then(|peer| peer.live.as_mut()) else { return };
         let is_done = |want: &mut Want| matches!(want.goal, Goal::Handshake { .. }) && want.asked <= begun;
         let done = live.waiting.extract_if(.., is_done);
         let answers = done.filter_map(|want| match want.goal {
             Goal::Handshake { ask } => {
-                Some(Output::ProbeReply(ask, ProbeReply::Handshake(Ok(now.since(want.asked)))))
+                Some(Output::ProbeReply(ask, ProbeReply::Handshake(Ok(arrived.since(want.asked)))))
             }
             _ => None,
         });

@@ -187,7 +187,7 @@ impl World {
         if *from != stranger() {
             self.network.overhear(datagram, &mut self.random);
         }
-        self.turn(Input::Datagram { from: *from, to: None, waited: Duration::ZERO, bytes });
+        self.turn(Input::Datagram { from: *from, to: None, arrived: self.now.mono, bytes });
     }
 
     fn deliver_to_host(&mut self, datagram: &Datagram) {

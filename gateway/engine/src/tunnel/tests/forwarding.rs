@@ -219,9 +219,7 @@ fn a_flood_to_a_silent_device_does_not_delay_the_dials_of_a_start() {
     // All in one turn.
     for _ in 0..=DIALS_PER_TURN {
         for bytes in world.end(3).device.send(&ping, now.mono).expect("a session") {
-            world
-                .tunnel
-                .handle(Input::Datagram { from, to: None, waited: Duration::ZERO, bytes: &bytes }, now);
+            world.tunnel.handle(Input::Datagram { from, to: None, arrived: now.mono, bytes: &bytes }, now);
         }
     }
     world.command(Command::DialAll);

@@ -335,7 +335,7 @@ fn one_turn_answers_a_bounded_number_of_initiations() {
         (2..42).flat_map(|n| world.end(n).device.initiate(Mono::from_secs(1))).collect();
     for bytes in &initiations {
         let from = public_address(2);
-        world.tunnel.handle(Input::Datagram { from, to: None, waited: Duration::ZERO, bytes }, world.now);
+        world.tunnel.handle(Input::Datagram { from, to: None, arrived: world.now.mono, bytes }, world.now);
     }
     let mut answered = 0;
     while let Output::Transmit(_) | Output::TunnelEvent(_) = world.tunnel.poll_output() {

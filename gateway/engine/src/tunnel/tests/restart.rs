@@ -152,7 +152,7 @@ impl Fleet {
                 Some((_, Flight::ToGateway(n, bytes))) => {
                     self.messages += u32::from(bytes[0] != 4);
                     self.tunnel.handle(
-                        Input::Datagram { from: public(n), to: None, waited: Duration::ZERO, bytes: &bytes },
+                        Input::Datagram { from: public(n), to: None, arrived: self.now.mono, bytes: &bytes },
                         self.now,
                     );
                 }

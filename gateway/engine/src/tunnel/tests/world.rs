@@ -212,7 +212,10 @@ impl<N: Noise, S: Session> World<N, S> {
     }
 
     pub fn inject(&mut self, from: SocketAddr, bytes: &[u8]) {
-        self.tunnel.handle(Input::Datagram { from, to: None, waited: self.waited, bytes }, self.now);
+        self.tunnel.handle(
+            Input::Datagram { from, to: None, arrived: self.now.mono - self.waited, bytes },
+            self.now,
+        );
         self.drain();
     }
 
