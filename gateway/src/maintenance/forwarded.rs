@@ -32,7 +32,7 @@ impl FlowLog {
         FlowLog { sums, news }
     }
 
-    /// Adds a record. It waits for no database: the task holds the sums only to take or return them.
+    /// Adds a record. It waits for no database: the task holds the sums only to take them.
     pub fn add(&self, record: &FlowRecord) {
         lock(&self.sums).add(record);
         // A wake-up that waits already is enough.
@@ -74,4 +74,73 @@ async fn write(store: &Store, batch: &Sums) -> crate::store::Result<()> {
     let mut tx = store.begin().await?;
     forwarded::add(&mut tx, batch).await?;
     tx.commit().await
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetgate_engine::id::Id;
+    use fleetgate_engine::messages::{FlowEnd, FlowTraffic, GrantProtocol, SourceOwner};
+    use fleetgate_engine::time::Wall;
+
+    use super::*;
+    use crate::store::fixture;
+
+    fn record(port: u16) -> FlowRecord {
+        let at = Wall::from_millis(7_200_000);
+        FlowRecord {
+            source: Id::from_i64(3),
+            owner: SourceOwner::User { user: Id::from_i64(70), role: None },
+            host: Id::from_i64(9),
+            rental: None,
+            protocol: GrantProtocol::Tcp,
+            port,
+            from: at,
+            until: at,
+            sent: FlowTraffic { packets: 1, bytes: 100 },
+            received: FlowTraffic::default(),
+            grant: Id::from_i64(8),
+            ended: Some(FlowEnd::Closed),
+        }
+    }
+
+    /// Ends the task, and returns ports and bytes that were written.
+    async fn written(log: FlowLog, mut tasks: JoinSet<()>, store: &Store) -> Vec<(i64, u64)> {
+        drop(log);
+        while let Some(ended) = tasks.join_next().await {
+            ended.unwrap();
+        }
+        let mut conn = store.reader().await.unwrap();
+        let rows = forwarded::newest(&mut conn, forwarded::Filter::default(), 10).await.unwrap();
+        rows.iter().map(|row| (row.port, row.sent.bytes)).collect()
+    }
+
+    #[tokio::test]
+    async fn what_was_added_last_is_written_at_the_end() {
+        let (store, _dir) = fixture::store().await;
+        let mut tasks = JoinSet::new();
+        let log = FlowLog::start(&mut tasks, store.clone());
+        for port in [22, 80, 22] {
+            log.add(&record(port));
+        }
+        assert_eq!(written(log, tasks, &store).await, [(22, 200), (80, 100)]);
+    }
+
+    #[tokio::test]
+    async fn what_the_database_refuses_is_written_later_with_what_came_meanwhile() {
+        let (store, _dir) = fixture::store().await;
+        let refuse = "create trigger refuse before insert on forwarded begin select raise(fail, 'no'); end";
+        fixture::run(&store, refuse, &[]).await;
+        let mut tasks = JoinSet::new();
+        let log = FlowLog::start(&mut tasks, store.clone());
+        log.add(&record(22));
+        // The task takes it, is refused and pauses.
+        while !lock(&log.sums).is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        log.add(&record(22));
+        log.add(&record(80));
+        fixture::run(&store, "drop trigger refuse", &[]).await;
+        tokio::time::sleep(2 * EVERY).await;
+        assert_eq!(written(log, tasks, &store).await, [(22, 200), (80, 100)]);
+    }
 }

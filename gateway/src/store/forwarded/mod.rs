@@ -21,7 +21,7 @@ const HOUR_MS: i64 = 3_600_000;
 /// The hours that are kept: two years.
 const KEEP_HOURS: i64 = 730 * 24;
 /// Rows of one operator or renter in one hour. Beyond them all other hosts and ports count together: a scan of all
-/// hosts or ports must not fill the disk. Those of a rental count for that rental, so that its traffic is exact.
+/// hosts or ports must not fill the disk. In a scan, so may a port that has a row. Those of a rental count for that rental, so that its traffic is exact.
 const MOST_ROWS: usize = 500;
 /// Rows deleted in one step.
 const PRUNED: i64 = 2_000;
@@ -109,7 +109,8 @@ async fn fitted(conn: &mut SqliteConnection, sums: &Sums) -> sqlx::Result<BTreeM
             rows = rows_of(conn, row.hour, row.source).await?;
         }
         let key = key(row);
-        let has_place = rows.contains(&key) || (rows.len() < MOST_ROWS && rows.insert(key));
+        let is_of_others = row == row.of_others();
+        let has_place = is_of_others || rows.contains(&key) || (rows.len() < MOST_ROWS && rows.insert(key));
         count(&mut fitted, if has_place { row } else { row.of_others() }, sum);
     }
     Ok(fitted)
@@ -122,9 +123,10 @@ fn key(row: Row) -> Key {
     (row.host.as_i64(), protocol_name(row.protocol).to_owned(), row.port.into(), rental(row))
 }
 
-/// Returns the rows that a source has in an hour.
+/// Returns the rows that a source has in an hour, without those of the others.
 async fn rows_of(conn: &mut SqliteConnection, hour: i64, source: PeerId) -> sqlx::Result<HashSet<Key>> {
-    let sql = "select host, protocol, port, rental from forwarded where hour = $1 and source = $2";
+    let sql =
+        "select host, protocol, port, rental from forwarded where hour = $1 and source = $2 and host <> 0";
     let rows = sqlx::query_as(sql).bind(hour).bind(source.as_i64()).fetch_all(conn).await?;
     Ok(rows.into_iter().collect())
 }

@@ -8,7 +8,8 @@ use fleetgate_engine::messages::{FlowRecord, FlowTraffic, GrantProtocol};
 
 use super::{HOUR_MS, MOST_ROWS};
 
-/// Rows of all sources together: 4 MB. Beyond them a new host or port counts with the others.
+/// Rows of all sources together: 4 MB. Beyond them a new host or port counts with the others, for which each source has
+/// a few rows an hour, one for each protocol and rental. They are written each second, unless the database refuses.
 const MOST: usize = 16_384;
 /// The host and the port under which the others count.
 const OTHERS: (HostId, u16) = (HostId::from_i64(0), 0);
@@ -66,7 +67,7 @@ fn plus(a: FlowTraffic, b: FlowTraffic) -> FlowTraffic {
 #[derive(Default)]
 pub struct Sums {
     rows: BTreeMap<Row, Sum>,
-    of_source: HashMap<PeerId, usize>,
+    of_source: HashMap<(i64, PeerId), usize>,
 }
 
 impl Sums {
@@ -79,7 +80,7 @@ impl Sums {
         if let Some(before) = self.rows.get_mut(&row) {
             return before.add(&sum);
         }
-        let rows = self.of_source.entry(row.source).or_default();
+        let rows = self.of_source.entry((row.hour, row.source)).or_default();
         if *rows < MOST_ROWS && self.rows.len() < MOST {
             *rows += 1;
             self.rows.insert(row, sum);
