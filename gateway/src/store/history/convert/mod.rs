@@ -21,7 +21,7 @@ const SAMPLES: usize = 45_000;
 /// if it is not.
 const CONVERTED: &str = "converted";
 const NEXT_DAY: &str = "convert_day";
-/// That the old file is damaged, so that it is kept.
+/// That some of the old file is not converted, so that it is kept.
 const OLD_DAMAGED: &str = "convert_damaged";
 
 /// The outcome of a step.
@@ -120,9 +120,11 @@ impl Store {
     }
 
     async fn convert(&self, part: Part) -> Result<()> {
+        let mut lacks_some = part.is_damaged;
         let new = match part.points.last() {
             Some(last) => {
                 let (series, kind) = (self.adopt(&part.name, last.at).await?, SeriesKind::of(&part.name.uom));
+                lacks_some |= series.is_none();
                 series.map(|series| Sealable { series, kind, points: part.points })
             }
             None => None,
@@ -132,7 +134,7 @@ impl Store {
             if let Some(new) = &new {
                 steps::days_put(&mut tx, new).await?;
             }
-            if part.is_damaged {
+            if lacks_some {
                 blocks::set_progress(&mut tx, OLD_DAMAGED, 1).await?;
             }
             match part.next {
@@ -149,7 +151,8 @@ impl Store {
 
     /// Returns the number of a series. Most series exist already, because they have newer samples. If those have
     /// another unit, the older ones are in a series beside. `None`: a plugin has the labels of all of these in other
-    /// units. The samples are left out then, because an error would hold up the conversion for ever.
+    /// units. The samples are left out then, because an error would hold up the conversion for ever, and the old file
+    /// is kept.
     async fn adopt(&self, name: &Name, last_at: Second) -> Result<Option<u32>> {
         let Name { host, service, label, uom } = name;
         let found = self.series_of(&[HostId::from_i64(*host)], service, label).await?;
@@ -176,7 +179,10 @@ impl Store {
 
 fn set_aside(file: &Path) -> Result<()> {
     let moved = file::set_aside(file)?;
-    tracing::warn!("the older history is damaged and is now {}: graphs lack a part of it", moved.display());
+    tracing::warn!(
+        "a part of the older history is not converted, and it is now {}: graphs lack that part",
+        moved.display()
+    );
     Ok(())
 }
 
