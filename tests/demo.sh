@@ -1,5 +1,6 @@
 # Read by tests/browser, tests/examples and tests/schemathesis, in the root of the repository: starts `fleetgate demo` and
-# waits for its login link. `past`: the days of history that it has. `data` is a directory that goes when the test ends; the data of the demo are in `$data/demo`.
+# waits for its login link. `days`: those of history that it has. `data` is a directory that goes when the test ends; the
+# data of the demo are in `$data/demo`.
 program=$(realpath "${FLEETGATE_TEST_PROGRAM:-target/debug/fleetgate}")
 data=$(mktemp -d)
 
@@ -11,7 +12,7 @@ finish() {
 }
 
 start() {
-    "$program" --data "$data/demo" demo --past "${past:-30}" >"$data/out" 2>"$data/err" 9>&- &
+    "$program" --data "$data/demo" demo --past "${days:-30}" >"$data/out" 2>"$data/err" 9>&- &
     demo=$!
 }
 

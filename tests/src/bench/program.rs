@@ -22,7 +22,8 @@ pub struct Program {
     pub server: Server,
     http: reqwest::Client,
     dir: TempDir,
-    /// The number of calls, from which each has a key of its own.
+    /// Each call has a key of its own, also after a restart on the same data.
+    started: i64,
     calls: AtomicU64,
 }
 
@@ -44,7 +45,8 @@ impl Program {
         let http = reqwest::Client::builder().unix_socket(data.socket()).build()?;
         let server = Server::start(Config::load(dir.path(), None)?, data).await?;
         server.login_shown()?;
-        Ok(Program { server, http, dir, calls: AtomicU64::new(0) })
+        let started = fleetgate::clock::wall().as_millis();
+        Ok(Program { server, http, dir, started, calls: AtomicU64::new(0) })
     }
 
     /// Stops the program; its data stays.
@@ -60,7 +62,7 @@ impl Program {
     /// Calls the API and returns the response. A call that a busy gateway refuses is repeated with its
     /// `Idempotency-Key`, as `docs/api.md` asks of clients: a disk may be held up for seconds.
     pub async fn call(&self, method: Method, path: &str, body: &Value) -> anyhow::Result<Value> {
-        let key = format!("call-{}", self.calls.fetch_add(1, Ordering::Relaxed));
+        let key = format!("{}-{}", self.started, self.calls.fetch_add(1, Ordering::Relaxed));
         let key = (method == Method::POST).then_some(key.as_str());
         let begin = Instant::now();
         loop {

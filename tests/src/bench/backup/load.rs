@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use fleetgate::engine::handle::NotTaken;
 use fleetgate::store::history::Sealable;
+use fleetgate::store::{self, Trouble, trouble};
 use fleetgate_engine::history::DAY;
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{Outcome, PassiveResult};
@@ -38,6 +39,8 @@ pub(super) struct Ledger {
     notes: AtomicU64,
     /// Results that were not on disk in time.
     pub delayed: AtomicU64,
+    /// Additions of blocks, each with a seal before.
+    pub additions: AtomicU64,
     pub stop: AtomicBool,
 }
 
@@ -63,8 +66,8 @@ impl Ledger {
             hosts.push(id.parse()?);
         }
         let results = (0..proof.hosts * proof.services).map(|_| AtomicU64::new(0)).collect();
-        let [devices, notes, delayed] = [0; 3].map(AtomicU64::new);
-        Ok(Ledger { proof, hosts, results, devices, notes, delayed, stop: AtomicBool::new(false) })
+        let [devices, notes, delayed, additions] = [0; 4].map(AtomicU64::new);
+        Ok(Ledger { proof, hosts, results, devices, notes, delayed, additions, stop: AtomicBool::new(false) })
     }
 
     pub fn load(self: &Arc<Self>, program: &Arc<Program>, load: &mut JoinSet<anyhow::Result<()>>) {
@@ -130,7 +133,10 @@ async fn send(ledger: Arc<Ledger>, program: Arc<Program>, index: usize) -> anyho
         match outcome {
             Ok(Outcome::Done) => ledger.results[index].store(round, Ordering::SeqCst),
             // A disk that is held up: the sender is asked to repeat, and nothing is promised.
-            Err(NotTaken::NotYet) => drop(ledger.delayed.fetch_add(1, Ordering::SeqCst)),
+            Err(NotTaken::NotYet | NotTaken::Refused(Some(Trouble::Busy))) => {
+                ledger.delayed.fetch_add(1, Ordering::SeqCst);
+                tokio::time::sleep(CHANGES).await;
+            }
             other => bail!("a result came to nothing: {other:?}"),
         }
     }
@@ -187,16 +193,31 @@ pub(super) async fn seal(ledger: Arc<Ledger>, program: Arc<Program>) -> anyhow::
     let (store, recorder) = (&program.server.state.store, &program.server.state.history);
     let mut host = 2 * OLD_HOST;
     while ledger.goes_on() {
-        recorder.seal_now().await?;
+        if is_held_up(recorder.seal_now().await)? {
+            tokio::time::sleep(ADDITIONS).await;
+            continue;
+        }
         let mut fleet = Fleet::new(host, 1);
         fleet.enrol(recorder, store, today() * DAY).await?;
         for (n, series) in fleet.stored(store).await? {
-            store.put_days(&days(series.id, Generator::new(n), today())).await?;
+            let days = days(series.id, Generator::new(n), today());
+            while is_held_up(store.put_days(&days).await)? && ledger.goes_on() {
+                tokio::time::sleep(ADDITIONS).await;
+            }
         }
         host += i64::from(fleet.hosts());
+        ledger.additions.fetch_add(1, Ordering::SeqCst);
         tokio::time::sleep(ADDITIONS).await;
     }
     Ok(())
+}
+
+/// Whether a disk that is held up has refused a step, which the gateway repeats as well.
+fn is_held_up(outcome: store::Result<()>) -> store::Result<bool> {
+    match outcome {
+        Err(error) if trouble(&error) == Some(Trouble::Busy) => Ok(true),
+        outcome => outcome.map(|()| false),
+    }
 }
 
 fn days(series: u32, mut generator: Generator, today: i64) -> Sealable {

@@ -55,6 +55,8 @@ const HELD: u64 = 64_000_000;
 const GROWTH: u64 = 200_000_000;
 /// The time in which the load gets going.
 const SETTLED: Duration = Duration::from_secs(2);
+/// By then all parts of the load have done something, also on a disk that is held up.
+const GOING: Duration = Duration::from_secs(60);
 
 /// # Errors
 /// Fails when a backup cannot be made or restored or lacks something, when the log of the history is held, or when the disk
@@ -155,6 +157,11 @@ async fn made_under_load(program: &Arc<Program>, ledger: &Arc<Ledger>, out: &Pat
     load.spawn(seal(ledger.clone(), program.clone()));
     load.spawn(logs.clone().watch(program.data().to_owned(), ledger.clone()));
     tokio::time::sleep(SETTLED).await;
+    let settled = Instant::now();
+    while ledger.additions.load(Ordering::SeqCst) == 0 {
+        ensure!(settled.elapsed() < GOING, "no block was added to the history");
+        tokio::time::sleep(SETTLED / 10).await;
+    }
     let (mut backups, mut longest) = (Vec::new(), Duration::ZERO);
     let start = (ledger.taken(), Instant::now());
     logs.reset();
