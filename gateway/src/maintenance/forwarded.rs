@@ -78,29 +78,13 @@ async fn write(store: &Store, batch: &Sums) -> crate::store::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use fleetgate_engine::id::Id;
-    use fleetgate_engine::messages::{FlowEnd, FlowTraffic, GrantProtocol, SourceOwner};
-    use fleetgate_engine::time::Wall;
+    use fleetgate_engine::messages::FlowEnd;
 
     use super::*;
     use crate::store::fixture;
 
     fn record(port: u16) -> FlowRecord {
-        let at = Wall::from_millis(7_200_000);
-        FlowRecord {
-            source: Id::from_i64(3),
-            owner: SourceOwner::User { user: Id::from_i64(70), role: None },
-            host: Id::from_i64(9),
-            rental: None,
-            protocol: GrantProtocol::Tcp,
-            port,
-            from: at,
-            until: at,
-            sent: FlowTraffic { packets: 1, bytes: 100 },
-            received: FlowTraffic::default(),
-            grant: Id::from_i64(8),
-            ended: Some(FlowEnd::Closed),
-        }
+        fixture::flow_record(port, 7_200_000, Some(FlowEnd::Closed))
     }
 
     /// Ends the task, and returns ports and bytes that were written.

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use fleetgate_engine::id::HostId;
+use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::messages::{
-    Detail, DirectReply, HostState, HostStatus, Message, MessageKind, NotificationState, PathCheck,
-    ServiceState, StateType,
+    Detail, DirectReply, FlowEnd, FlowRecord, FlowTraffic, GrantProtocol, HostState, HostStatus, Message,
+    MessageKind, NotificationState, PathCheck, ServiceState, SourceOwner, StateType,
 };
 use fleetgate_engine::time::Wall;
 use fleetgate_keys::{PrivateKey, SealKey};
@@ -254,4 +254,23 @@ pub(crate) async fn history_run(store: &Store, sql: &'static str) {
 /// Returns the text that a statement selects from the history.
 pub(crate) async fn history_text(store: &Store, sql: &'static str) -> Option<String> {
     sqlx::query_scalar(sql).fetch_one(&store.history.read()).await.expect("a statement of a test")
+}
+
+/// The record of a flow of operator 3 to host 9: 100 bytes, and 900 back.
+pub(crate) fn flow_record(port: u16, at: i64, ended: Option<FlowEnd>) -> FlowRecord {
+    let traffic = |bytes| FlowTraffic { packets: 1, bytes };
+    FlowRecord {
+        source: Id::from_i64(3),
+        owner: SourceOwner::User { user: Id::from_i64(70), role: None },
+        host: Id::from_i64(9),
+        rental: None,
+        protocol: GrantProtocol::Tcp,
+        port,
+        from: Wall::from_millis(at - 1_000),
+        until: Wall::from_millis(at),
+        sent: traffic(100),
+        received: traffic(900),
+        grant: Id::from_i64(8),
+        ended,
+    }
 }

@@ -252,7 +252,7 @@ mod tests {
     use fleetgate_engine::messages::{FlowEnd, FlowRecord, GrantProtocol};
 
     use super::*;
-    use crate::store::fixture;
+    use crate::store::fixture::{self, flow_record as record};
 
     const ALL: Filter = Filter { host: None, source: None, rental: None };
 
@@ -261,24 +261,6 @@ mod tests {
     }
 
     const NOON: i64 = 1_800_000 * HOUR_MS / 1_000;
-
-    fn record(port: u16, at: i64, ended: Option<FlowEnd>) -> FlowRecord {
-        let traffic = |bytes| FlowTraffic { packets: 1, bytes };
-        FlowRecord {
-            source: Id::from_i64(3),
-            owner: SourceOwner::User { user: Id::from_i64(70), role: None },
-            host: Id::from_i64(9),
-            rental: None,
-            protocol: GrantProtocol::Tcp,
-            port,
-            from: Wall::from_millis(at - 1_000),
-            until: Wall::from_millis(at),
-            sent: traffic(100),
-            received: traffic(900),
-            grant: Id::from_i64(8),
-            ended,
-        }
-    }
 
     async fn write(conn: &mut SqliteConnection, records: &[FlowRecord]) -> sqlx::Result<()> {
         add(conn, &records.iter().collect()).await
