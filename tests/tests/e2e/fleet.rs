@@ -177,7 +177,12 @@ fn a_device_is_watched_through_every_kind_of_trouble_and_each_is_mailed_once() {
     gateway.verdict_becomes("cam-1", "undetermined");
     eventually("DOWN is mailed", PATIENCE, || !about(&mail.messages(), "Subject: DOWN cam-1").is_empty());
 
-    // The mail server is down when the host recovers; the message comes later.
+    // The mail server is down when the host recovers; the message comes later. A message whose acceptance the gateway
+    // did not hear of would rightly come again.
+    eventually("the gateway knows what was mailed", PATIENCE, || {
+        let events = gateway.cli(&["events", "-n", "400", "--json"]);
+        events.matches("\"message.sent\"").count() >= mail.messages().len()
+    });
     mail.stop();
     sshd.again();
     tunnel.start();
