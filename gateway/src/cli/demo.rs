@@ -122,7 +122,7 @@ async fn entertain(server: &Server, path: &Path, days: u32, own_data: bool) -> a
     let fleet = Arc::new(enrol(&gateway, &client, &world, recruits).await?);
     let _past = demo_past::begin(server, &world, numbers, days).await.context("the demo has no past")?;
     let _control = Control::serve(path, fleet.clone()).context("cannot open the demo's control socket")?;
-    announce(server, path, own_data).await?;
+    announce(server, path, days, own_data).await?;
     server.login_shown()?;
     let _renter = demo_rentals::begin(&client, &gateway).await.context("the demo cannot book its rentals")?;
     // The unit passes once, and the demo continues.
@@ -233,15 +233,14 @@ async fn passed(client: &Client) -> bool {
     host["state"]["state"] == "up"
 }
 
-async fn announce(server: &Server, path: &Path, own_data: bool) -> anyhow::Result<()> {
+async fn announce(server: &Server, path: &Path, days: u32, own_data: bool) -> anyhow::Result<()> {
     let link = server.state.store.login_link("admin", clock::wall() + LOGIN_LIFE).await?;
     let program = program(named(path, own_data, found_without_data().as_deref()));
     out::line!(
         "fleetgate demo: {} devices over real tunnels, on UDP port {}\n\n  \
          {}\n\n\
          opens the page and works once. In a minute the page shows Up 24, and 1 handled:\n\
-         the rental unit is being reconfigured. Its graphs go back for thirty days, which\n\
-         are simulated, too: in two minutes all of them are there. From another terminal:\n\n  \
+         the rental unit is being reconfigured.{} From another terminal:\n\n  \
          {program} status\n  \
          {program} host show cam-12\n  \
          {program} demo off cam-07\n  \
@@ -254,9 +253,22 @@ async fn announce(server: &Server, path: &Path, own_data: bool) -> anyhow::Resul
         plan::plan().len(),
         server.udp_port,
         server.login_url(&link),
+        past_words(days),
         path.display(),
     );
     Ok(())
+}
+
+/// Returns what the graphs show, in lines that fit a terminal.
+fn past_words(days: u32) -> String {
+    let days = match days {
+        0 => return " Its graphs begin now.".to_owned(),
+        1 => "1 day".to_owned(),
+        days => format!("{days} days"),
+    };
+    format!(
+        " Its graphs go back for {days}, which\nare simulated, too: in two minutes all of them are there."
+    )
 }
 
 /// Returns the directory that commands have to name, because without it they would find another gateway.
