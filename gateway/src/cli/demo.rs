@@ -42,7 +42,8 @@ const LOGIN_LIFE: Duration = Duration::from_secs(24 * 3600);
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct DemoArgs {
     /// Days of history that the devices have; 0 leaves more of the processor to others
-    #[arg(long, value_name = "DAYS", default_value_t = past::DAYS, value_parser = clap::value_parser!(u32).range(..=30))]
+    #[arg(long, value_name = "DAYS", default_value_t = past::DAYS)]
+    #[arg(value_parser = clap::value_parser!(u32).range(..=i64::from(past::DAYS)))]
     past: u32,
     #[command(subcommand)]
     order: Option<DemoOrder>,
